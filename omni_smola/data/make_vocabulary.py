@@ -1,7 +1,7 @@
 """Makes the vocabulary shipped with the package: python -m omni_smola.data.make_vocabulary.
 
 SentencePiece is trained on the prompts and targets of the mini suite's train splits and on the
-English prose of its text pretraining. The same packages give the same file, byte for byte.
+English of its text pretraining. The same packages give the same file, byte for byte.
 """
 
 import argparse
@@ -14,18 +14,20 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from typing import IO
 
+import numpy as np
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
-from omni_smola.data.builders.mini_suite import families, prose
+from omni_smola.data.builders.mini_suite import everyday, families, prose
 from omni_smola.data.builders.mini_suite.records import Record
 from omni_smola.data.vocabulary import SHIPPED
 
-SIZE = 2048
+SIZE = 3072
 COORDINATES = tuple(f"{k / 24:.3f}" for k in range(25))
 # Enough of each config for stable counts; prose weighs about as much as two families.
 _EXAMPLES = 3000
 _PROSE_REPEATS = 4
+_EVERYDAY = 12000  # sentences
 _SPACE = "\u2581"  # how SentencePiece writes the space before a word
 _LONGEST_PIECE = 16
 _RAREST = 4
@@ -45,7 +47,7 @@ def texts_of(record: Record, kind: str) -> Iterator[str]:
     if kind.endswith("caption"):
         yield "caption in en"
         yield from record["references"]
-    elif kind == "box":
+    elif kind.endswith("box"):
         corners = ",".join(f"{corner:.3f}" for corner in record["box"])
         for expression in record["references"]:
             yield f"box of {expression}"
@@ -68,10 +70,14 @@ def texts_of(record: Record, kind: str) -> Iterator[str]:
 def corpus() -> Iterator[str]:
     """All training texts, in a fixed order."""
     for config, family in families.FAMILIES.items():
+        if config == "pretrain_box":  # says nothing that the box family does not
+            continue
         for index in range(min(family.sizes["train"], _EXAMPLES)):
             yield from texts_of(families.example(config, "train", index), config)
     for _ in range(_PROSE_REPEATS):
         yield from prose.of_side("train")
+    rng = np.random.default_rng(0)
+    yield from (everyday.sentence(rng) for _ in range(_EVERYDAY))
 
 
 def _seeds(texts: Iterable[str]) -> list[tuple[str, int]]:

@@ -45,6 +45,7 @@ TASKS = (
     TaskRow("mini_choice", "choice", "choice", "exact_match", "choice"),
     TaskRow("pretrain_caption", "pretrain_caption", "caption", "cider", "pretraining"),
     TaskRow("pretrain_vqa", "pretrain_vqa", "question", "exact_match", "pretraining"),
+    TaskRow("pretrain_box", "pretrain_box", "box", "iou", "pretraining"),
     TaskRow("pretrain_document", "pretrain_document", "question", "anls", "pretraining"),
     TaskRow("pretrain_text", "pretrain_text", "text", "exact_match", "pretraining"),
 )

@@ -3,12 +3,13 @@
 from omni_smola.errors import UserError
 from omni_smola.models.pali import PaliConfig
 from omni_smola.models.t5 import T5Config
+from omni_smola.models.vision_encoders import SMALL
 from omni_smola.models.vit import ViTConfig
 
 PALI = {
     "tiny": PaliConfig(
         ViTConfig(image_size=96, patch_size=12, width=128, depth=4, mlp=512, heads=4),
-        T5Config(2048, 4, 2, d_model=128, heads=4, d_head=32, d_ff=256),
+        T5Config(3072, 4, 2, d_model=128, heads=4, d_head=32, d_ff=256),
     ),
     # PaLI-3: SigLIP ViT-G/14 and UL2 3B (its shape is taken to be mT5-XL's).
     "pali3": PaliConfig(
@@ -33,6 +34,9 @@ PALI = {
         ),
     ),
 }
+
+# Each small vision encoder before the default's language model, which teaches it.
+PALI |= {f"tiny_{name}": PaliConfig(tower, PALI["tiny"].language) for name, tower in SMALL.items()}
 
 
 def pali(name: str) -> PaliConfig:

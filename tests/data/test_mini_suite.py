@@ -186,6 +186,19 @@ def test_counts_are_balanced_and_right():
     assert checked > 20
 
 
+def test_the_box_of_a_single_object_is_tight():
+    for index in range(20):
+        made = families.example("pretrain_box", "validation", index)
+        image = pixels(made).astype(int)
+        x1, y1, x2, y2 = np.round(made["box"] * 96).astype(int)
+        # What is not the background's colour lies in the box, and reaches (nearly) all its sides.
+        background = image[0, 0] if x1 or y1 else image[-1, -1]
+        rows, columns = np.nonzero(np.abs(image - background).sum(-1) > 60)
+        assert x1 <= columns.min() and columns.max() < x2 and y1 <= rows.min() and rows.max() < y2
+        assert columns.max() - columns.min() >= x2 - x1 - 6
+        assert rows.max() - rows.min() >= y2 - y1 - 6
+
+
 def test_boxes_are_tight_on_a_grid_of_24_and_named_by_unique_expressions():
     for index in range(60):
         record = families.example("box", "test", index)

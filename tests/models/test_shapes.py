@@ -1,5 +1,6 @@
 """The named backbones have the sizes that were published; none of them is built here."""
 
+import dataclasses
 import math
 
 import jax
@@ -7,7 +8,7 @@ import pytest
 from flax import nnx
 
 from omni_smola.errors import UserError
-from omni_smola.models import shapes
+from omni_smola.models import shapes, vision_encoders
 from omni_smola.models.pali import Pali
 
 
@@ -70,3 +71,11 @@ def test_layers_are_stacked_and_complete(abstract, name, depth, layers):
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(UserError, match=r"'pali4'.*tiny, pali3, palix"):
         shapes.pali("pali4")
+
+
+def test_named_encoders_have_a_backbone_that_trains_them():
+    for name, tower in vision_encoders.SMALL.items():
+        sizes = shapes.pali(f"tiny_{name}")
+        assert sizes.vision == tower
+        assert sizes.language == shapes.pali("tiny").language
+        assert dataclasses.replace(sizes, vision=shapes.pali("tiny").vision) == shapes.pali("tiny")

@@ -1,6 +1,6 @@
 """The shipped SentencePiece vocabulary and how any other one is loaded.
 
-`mini.model` is made by `python -m omni_smola.data.make_vocabulary`: 2,048 unigram pieces,
+`mini.model` is made by `python -m omni_smola.data.make_vocabulary`: 3,072 unigram pieces,
 pad 0, eos 1, unk 2, no bos, bytes for what no piece covers, single digits, and one piece for
 each coordinate of the mini suite's boxes.
 """

@@ -38,8 +38,9 @@ FAMILIES: dict[str, Family] = {
     "choice": _tuning(scenes.choice, "Three or four options about a digit, shape or scene."),
     "pretrain_caption": _pretraining(scenes.pretrain_caption, "One object, five captions."),
     "pretrain_vqa": _pretraining(scenes.pretrain_vqa, "Colour and shape of one object."),
+    "pretrain_box": _pretraining(scenes.pretrain_box, "One object and its box."),
     "pretrain_document": _pretraining(pages.pretrain_document, "Reading words and numbers."),
-    "pretrain_text": _pretraining(texts.pretrain_text, "Copy a text or fill in its blank."),
+    "pretrain_text": _pretraining(texts.pretrain_text, "Copy a text, fill its blank, or write it."),
 }
 
 

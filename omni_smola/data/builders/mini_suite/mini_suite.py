@@ -1,7 +1,7 @@
 """The mini suite: a small vision-language suite that is generated, not downloaded.
 
-Seven families for tuning experts and four configs for pretraining the small backbone, 96 x 96
-pixels. It is made of what Python packages carry:
+Seven families for tuning experts and five configs for pretraining the small backbone and
+encoders, 96 x 96 pixels. It is made of what Python packages carry:
 
   easy-vqa (MIT)            5,000 images of one coloured shape, 48,248 questions; its shapes are
                             also cut out and set into the scenes of captions, counts and boxes
@@ -11,6 +11,7 @@ pixels. It is made of what Python packages carry:
                             employment, Crimea deaths, Iowa electricity, driving, wheat
   Python (PSF licence)      the help topics of pydoc, as English prose
   Pillow (MIT-CMU)          its bitmap font, for all text
+  ourselves                 a grammar of everyday sentences (everyday.py)
 
 Hold-out: the test splits use easy-vqa's test images only, and digits and table rows that no other
 split uses; validation likewise; pretraining uses ingredients of the training side, and a few of
@@ -38,8 +39,12 @@ class MiniSuite(tfds.core.GeneratorBasedBuilder):
     Features: the common record. `image` is a vector of 0 or 1 encoded PNGs, not decoded by TFDS.
     """
 
-    VERSION = tfds.core.Version("1.1.0")
-    RELEASE_NOTES = {"1.0.0": "First version.", "1.1.0": "Larger objects in the box config."}
+    VERSION = tfds.core.Version("1.2.0")
+    RELEASE_NOTES = {
+        "1.0.0": "First version.",
+        "1.1.0": "Larger objects in the box config.",
+        "1.2.0": "Everyday English in the pretrain_text config.",
+    }
     BUILDER_CONFIGS = [
         tfds.core.BuilderConfig(name=name, description=family.description)
         for name, family in families.FAMILIES.items()

@@ -214,6 +214,19 @@ def box(side: str, index: int, rng: np.random.Generator) -> Record:
     return record(image, question=chosen[0], references=chosen, box=corners)
 
 
+def pretrain_box(side: str, index: int, rng: np.random.Generator) -> Record:
+    """One object anywhere, and the tight box of it; what it is called does not matter."""
+    pool = ingredients.digits(side) if index % 4 == 3 else ingredients.shapes(side)
+    sprite = pick(pool, rng)
+    image = drawing.canvas(drawing.pastel(rng) if index % 4 == 3 else sprite.background)
+    width, height = drawing.fitted(sprite, 4 * int(rng.integers(5, 13)), 4)
+    x = 4 * int(rng.integers((drawing.SIZE - width) // 4 + 1))
+    y = 4 * int(rng.integers((drawing.SIZE - height) // 4 + 1))
+    drawing.paste(image, sprite, (x, y, x + width, y + height))
+    corners = [corner / drawing.SIZE for corner in (x, y, x + width, y + height)]
+    return record(image, question="the object", references=["the object"], box=corners)
+
+
 def choice(side: str, index: int, rng: np.random.Generator) -> Record:
     """A question with 3 or 4 options; the right one is A, B, C, D equally often."""
     total = 3 + (index // 2) % 2

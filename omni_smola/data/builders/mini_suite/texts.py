@@ -1,4 +1,4 @@
-"""Text-only pretraining: copy a text, or fill in its blank.
+"""Text-only pretraining: copy a text, fill in its blank, or write a sentence with given words.
 
 The texts have the form of every family's targets, and of plain English, and are made up on the
 spot: no text is taken from a validation or test example.
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from omni_smola.data.builders.mini_suite import prose, tables
+from omni_smola.data.builders.mini_suite import everyday, prose, tables
 from omni_smola.data.builders.mini_suite.ingredients import COLORS, SHAPES
 from omni_smola.data.builders.mini_suite.records import Record, pick, record
 
@@ -76,6 +76,10 @@ def _english(side: str, rng: np.random.Generator) -> str:
     return text[:_LONGEST]
 
 
+def _everyday(side: str, rng: np.random.Generator) -> str:
+    return everyday.sentence(rng)
+
+
 _TEXTS: tuple[Callable[[str, np.random.Generator], str], ...] = (
     _caption,
     _expression,
@@ -86,13 +90,19 @@ _TEXTS: tuple[Callable[[str, np.random.Generator], str], ...] = (
     _answer,
     _english,
     _english,
-    _english,
+    *(_everyday,) * 6,
 )
 
 
 def pretrain_text(side: str, index: int, rng: np.random.Generator) -> Record:
-    """Half "copy: x" -> x, half "fill: x with a blank" -> the words of the blank; no image."""
-    text = _TEXTS[(index // 2) % len(_TEXTS)](side, rng)
+    """Half "copy: x" -> x, half "fill: x with a blank" -> the words of the blank; no image.
+
+    Two thirds of the everyday sentences are asked for by key words instead: "write: man bike".
+    """
+    make = _TEXTS[(index // 2) % len(_TEXTS)]
+    text = make(side, rng)
+    if make is _everyday and rng.integers(3):
+        return record(question=f"write: {everyday.key_words(text, rng)}", references=[text])
     words = text.split()
     if index % 2 or len(words) < 2:
         return record(question=f"copy: {text}", references=[text])
