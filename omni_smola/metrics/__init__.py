@@ -3,27 +3,44 @@
 from collections.abc import Callable, Sequence
 
 from omni_smola.metrics.anls import anls, anls_rrc
+from omni_smola.metrics.bleu import bleu4
+from omni_smola.metrics.choice import choice_accuracy
 from omni_smola.metrics.cider import cider
+from omni_smola.metrics.due_f1 import due_f1
 from omni_smola.metrics.exact_match import exact_match
+from omni_smola.metrics.gqa import gqa_accuracy, gqa_accuracy_lavis
 from omni_smola.metrics.iou import iou
 from omni_smola.metrics.relaxed_accuracy import relaxed_accuracy
+from omni_smola.metrics.rouge import rouge_l
+from omni_smola.metrics.tallyqa import tallyqa_accuracy
 from omni_smola.metrics.vqa_accuracy import (
     direct_answer_accuracy,
     vqa_accuracy,
     vqa_accuracy_evalai,
 )
+from omni_smola.metrics.wtq import wtq
+from omni_smola.metrics.yes_no import yes_no_accuracy
 
 Metric = Callable[[Sequence[str], Sequence[Sequence[str]]], dict[str, float]]
 
 METRICS: dict[str, Metric] = {
     "cider": cider,
+    "bleu4": bleu4,
+    "rouge_l": rouge_l,
     "vqa_accuracy": vqa_accuracy,
     "vqa_accuracy_evalai": vqa_accuracy_evalai,
     "direct_answer_accuracy": direct_answer_accuracy,
+    "gqa_accuracy": gqa_accuracy,
+    "gqa_accuracy_lavis": gqa_accuracy_lavis,
+    "tallyqa_accuracy": tallyqa_accuracy,
+    "choice_accuracy": choice_accuracy,
+    "yes_no_accuracy": yes_no_accuracy,
     "exact_match": exact_match,
     "relaxed_accuracy": relaxed_accuracy,
     "anls": anls,
     "anls_rrc": anls_rrc,
+    "wtq": wtq,
+    "due_f1": due_f1,
     "iou": iou,
 }
 

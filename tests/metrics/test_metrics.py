@@ -11,7 +11,7 @@ from omni_smola.metrics.iou import box_iou, parse_box
 class TestEveryMetric:
     @pytest.mark.filterwarnings("ignore:CIDEr of one image")
     def test_primary_is_the_first_value_and_a_percentage(self, name):
-        text = "[0.1,0.1,0.5,0.5]"
+        text = "[0.1, 0.1, 0.5, 0.5]"
         result = METRICS[name]([text], [[text] * 10])
         assert next(iter(result)) == PRIMARY[name]
         assert result[PRIMARY[name]] == (0 if name == "cider" else pytest.approx(100))

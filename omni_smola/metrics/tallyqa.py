@@ -1,0 +1,47 @@
+"""Accuracy of counts."""
+
+from collections.abc import Sequence
+
+from omni_smola.metrics.exact_match import normalize
+from omni_smola.metrics.groups import by_group
+from omni_smola.metrics.inputs import check_inputs, mean_percent
+
+_WORDS = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen
+    fifteen sixteen seventeen eighteen nineteen twenty""".split()
+_NUMERALS = {"none": "0"} | {word: str(value) for value, word in enumerate(_WORDS)}
+
+
+def tallyqa_accuracy(
+    predictions: Sequence[str],
+    references: Sequence[Sequence[str]],
+    groups: Sequence[str] | None = None,
+) -> dict[str, float]:
+    """Share of predictions that are the right count, in digits or, up to twenty, as a word.
+
+    Source: TallyQA (Acharya et al., 2019), with the number words of big_vision ("none" is 0).
+
+    Args:
+      predictions: n strings.
+      references: n lists of at least one string.
+      groups: for each example "simple" or "complex", the halves that papers report apart; the
+        training split does not tell. See `by_group`.
+
+    Returns:
+      `tallyqa_accuracy` and, with groups, `tallyqa_accuracy/simple` and so on, in [0, 100].
+
+    Raises:
+      UserError: see `check_inputs` and `by_group`.
+    """
+    if groups is not None:
+        return by_group(tallyqa_accuracy, predictions, references, groups)
+    check_inputs("tallyqa_accuracy", predictions, references)
+    hits = [
+        _numeral(prediction) in map(_numeral, answers)
+        for prediction, answers in zip(predictions, references, strict=True)
+    ]
+    return {"tallyqa_accuracy": mean_percent(hits)}
+
+
+def _numeral(text: str) -> str:
+    text = normalize(text)
+    return _NUMERALS.get(text, text)
