@@ -77,6 +77,26 @@ def set_kinds(model: nnx.Module, kinds: Array) -> None:
             node.kinds = KindsVariable(kinds)
 
 
+def set_instruction(model: nnx.Module, instruction: Array, key: Array | None = None) -> None:
+    """Tells every `Mole` of `model` the instructions of the next batch.
+
+    What was told is no parameter: split a model into trained and frozen before, and set it where
+    the model is called, inside of `jax.jit` and `jax.grad`. In the body of a loop, on a model that
+    was made outside of it, set it on a copy: `nnx.merge(*nnx.split(model))`.
+
+    Args:
+      model: with MoLE experts, in stacks or not; a model without is left as it is.
+      instruction: (b, e) embeddings, one row per example.
+      key: of the Gumbel noise, in training only; every layer draws its own. None is no noise.
+
+    Raises:
+      UserError: the embeddings have another shape or width than the model was built for.
+    """
+    for index, (_, node) in enumerate(nnx.iter_modules(model)):
+        if hasattr(node, "instruct"):
+            node.instruct(instruction, None if key is None else jax.random.fold_in(key, index))
+
+
 def children(node: nnx.Module, path: str = "", depth: int | None = None) -> Iterator[tuple]:
     """Yields (parent, attribute, child, path, layers) of all modules below, outermost first.
 

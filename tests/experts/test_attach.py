@@ -171,9 +171,7 @@ def test_the_decoder_stays_causal_with_experts(make_pali, batch, method):
 
     @nnx.jit
     def gradient(model, batch):
-        encoded, kinds = model.encode(
-            batch["image"], batch["image_mask"], batch["prompt"], batch["prompt_mask"]
-        )
+        encoded, kinds, _ = model.encode(batch)
 
         def at_position(x):
             return jnp.sum(model.logits(model.decoder(x, encoded, kinds))[:, position] ** 2)
