@@ -2,6 +2,7 @@
 
 import io
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,9 @@ import tensorflow as tf
 from PIL import Image, UnidentifiedImageError
 
 from omni_smola.data import sources
-from omni_smola.data.features import decode_image
+from omni_smola.data.features import decode_views, no_image
 from omni_smola.errors import UserError
+from omni_smola.views import View
 
 
 def make_batch(
@@ -21,6 +23,7 @@ def make_batch(
     prompt_length: int,
     resolution: int,
     rows: int = 1,
+    views: Mapping[str, View] | None = None,
 ) -> dict[str, np.ndarray]:
     """A batch of `rows` equal rows.
 
@@ -28,6 +31,7 @@ def make_batch(
       image: a file that Pillow reads, or None for a prompt without an image.
       prompt: text; it is cut to `prompt_length` tokens, EOS included.
       vocabulary: a seqio.Vocabulary.
+      resolution, views: as in `pipeline.train_batches`.
 
     Raises:
       UserError: the file does not exist, or does not decode.
@@ -35,12 +39,13 @@ def make_batch(
     ids = [*vocabulary.encode(prompt)[: prompt_length - 1], vocabulary.eos_id]
     tokens = np.zeros((rows, prompt_length), np.int32)
     tokens[:, : len(ids)] = ids
-    pixels = np.zeros((resolution, resolution, 3), np.uint8)
-    if image is not None:
-        sources.keep_off_accelerators()
-        pixels = decode_image(tf.constant(_read(image)), resolution).numpy()
+    sources.keep_off_accelerators()
+    if image is None:
+        seen = no_image(resolution, views)
+    else:
+        seen = decode_views(tf.constant(_read(image)), resolution, views)
     return {
-        "image": np.repeat(pixels[None], rows, axis=0),
+        **{name: np.repeat(field.numpy()[None], rows, axis=0) for name, field in seen.items()},
         "image_mask": np.full((rows,), image is not None),
         "prompt": tokens,
         "prompt_mask": tokens != 0,

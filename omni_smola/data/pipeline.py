@@ -19,6 +19,7 @@ from omni_smola.data.features import Converter
 from omni_smola.data.schedule import Schedule
 from omni_smola.data.sources import mapped, parse_record
 from omni_smola.errors import UserError
+from omni_smola.views import View
 
 Batch = dict[str, np.ndarray]
 
@@ -43,6 +44,7 @@ def train_batches(
     split: str = "train",
     host_index: int = 0,
     host_count: int = 1,
+    views: Mapping[str, View] | None = None,
 ) -> Iterator[Batch]:
     """The endless stream of this host's training batches, from step `start_step` on.
 
@@ -55,6 +57,7 @@ def train_batches(
       start_step: the first step to yield; opening at any step costs the same.
       split: the split of every task.
       host_index, host_count: which rows of the global batch are this host's.
+      views: name -> how a vision encoder sees the image; each adds its fields, see `views`.
 
     Yields:
       With b = batch_size / host_count, p = prompt_length, t = target_length, r = resolution:
@@ -75,7 +78,7 @@ def train_batches(
         )
     stream = _Stream(rates, seed, split, batch_size, host_index, host_count)
     lengths = {"prompt": prompt_length, "target": target_length, "image": 1}
-    converter = Converter(resolution, {"task": _Spec(tf.int32, rank=0)}, num_parallel_calls=_CORES)
+    converter = Converter(resolution, {"task": _Spec(tf.int32, rank=0)}, _CORES, views)
     dataset = converter(stream.mixed(start_step, lengths), lengths | {"task": 1})
     dataset = dataset.batch(batch_size // host_count, drop_remainder=True).prefetch(2)
     return _explained(_Reader(dataset), stream, start_step)
@@ -155,13 +158,14 @@ def eval_batches(
     resolution: int,
     limit: int | None = None,
     task_index: int = 0,
+    views: Mapping[str, View] | None = None,
 ) -> Iterator[tuple[Batch, list[dict[str, Any]]]]:
     """One pass over a split of a task, in order.
 
     Args:
       task_name: a registered task.
       split: the split.
-      batch_size, prompt_length, target_length, resolution: as in `train_batches`.
+      batch_size, prompt_length, target_length, resolution, views: as in `train_batches`.
       limit: only the first so many examples.
       task_index: the value of `task` in the batches.
 
@@ -182,7 +186,7 @@ def eval_batches(
     lengths = {"prompt": prompt_length, "target": target_length, "image": 1}
     dataset = task.source.dataset_at(split, np.arange(count))
     dataset = task.preprocess_postcache(task.preprocess_precache(dataset), lengths)
-    converter = Converter(resolution, _EVAL_EXTRAS, num_parallel_calls=_CORES)
+    converter = Converter(resolution, _EVAL_EXTRAS, _CORES, views)
     dataset = converter(dataset, lengths | dict.fromkeys(_EVAL_EXTRAS, 1))
     rows = _Reader(dataset.prefetch(batch_size))
     return _batched(rows, task, split, batch_size, task_index)

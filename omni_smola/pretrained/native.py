@@ -42,12 +42,23 @@ def save(path: str, model: nnx.Module, metadata: Mapping[str, str], dtype: Any) 
     os.replace(path + ".tmp", path)
 
 
-def read(path: str, wanted: Mapping[str, Any]) -> dict[str, jax.Array]:
+BACKBONE = ("backbone", "--config.backbone.init=PATH")
+TOWER = ("vision tower", "--config.vision.init=FOLDER (or make it: configs/vision_pretrain.py)")
+
+
+def read(
+    path: str,
+    wanted: Mapping[str, Any],
+    unread: tuple[str, ...] = (),
+    what: tuple[str, str] = BACKBONE,
+) -> dict[str, jax.Array]:
     """The tensors of a backbone file.
 
     Args:
       path: of the .safetensors file.
       wanted: path in the bare backbone -> array or ShapeDtypeStruct that says shape and dtype.
+      unread: what names may begin with that are in the file but not wanted.
+      what: the kind of file and the flag that names it, for mistakes.
 
     Raises:
       UserError: no such file, not a safetensors file or one cut short, or tensors that are missing,
@@ -55,25 +66,27 @@ def read(path: str, wanted: Mapping[str, Any]) -> dict[str, jax.Array]:
     """
     try:
         with safe_open(path, framework="flax") as file:
-            names = set(file.keys())
-            _check_names(path, wanted, {n: tuple(file.get_slice(n).get_shape()) for n in names})
+            names = {name for name in file.keys() if not name.startswith(unread)}
+            _check_names(
+                path, what, wanted, {n: tuple(file.get_slice(n).get_shape()) for n in names}
+            )
             return {n: file.get_tensor(n).astype(leaf.dtype) for n, leaf in wanted.items()}
     except FileNotFoundError as error:
         raise UserError(
-            f"There is no backbone file {path}: give an existing .safetensors file by "
-            "--config.backbone.init=PATH, or set it to shipped or random."
+            f"There is no {what[0]} file {path}: give an existing .safetensors file by "
+            f"{what[1]}, or set it to random{', or shipped' * (what is BACKBONE)}."
         ) from error
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise UserError(
-            f"The backbone file {path} is not a complete safetensors file ({error}): copy or make "
-            "it again, or choose another by --config.backbone.init=PATH."
+            f"The {what[0]} file {path} is not a complete safetensors file ({error}): copy or make "
+            f"it again, or choose another by {what[1]}."
         ) from error
 
 
-def load(path: str, model: nnx.Module) -> None:
+def load(path: str, model: nnx.Module, what: tuple[str, str] = BACKBONE) -> None:
     """Fills a bare backbone from a file, in the dtypes that its parameters have; see `read`."""
     state = nnx.state(model, nnx.Param)
-    loaded = read(path, _paths(nnx.to_pure_dict(state)))
+    loaded = read(path, _paths(nnx.to_pure_dict(state)), what=what)
     tree: dict[str, Any] = {}
     for name, value in loaded.items():
         *parents, last = name.split("/")
@@ -86,7 +99,10 @@ def load(path: str, model: nnx.Module) -> None:
 
 
 def _check_names(
-    path: str, wanted: Mapping[str, jax.Array], found: Mapping[str, tuple[int, ...]]
+    path: str,
+    what: tuple[str, str],
+    wanted: Mapping[str, jax.Array],
+    found: Mapping[str, tuple[int, ...]],
 ) -> None:
     problems = [f"missing {name}" for name in sorted(wanted.keys() - found.keys())]
     problems += [f"unexpected {name}" for name in sorted(found.keys() - wanted.keys())]
@@ -98,9 +114,9 @@ def _check_names(
     if problems:
         more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
         raise UserError(
-            f"The backbone file {path} does not fit the backbone of this config: "
-            f"{'; '.join(problems[:8])}{more}. Choose the backbone.name and backbone.resolution it "
-            "was made with, or another file."
+            f"The {what[0]} file {path} does not fit the {what[0]} of this config: "
+            f"{'; '.join(problems[:8])}{more}. Choose the sizes it was made with, or another file "
+            f"by {what[1]}."
         )
 
 
