@@ -40,14 +40,17 @@ REQUIRES = [
     "easy-vqa>=1.0",
     "scikit-learn>=1.9.1",
     "vega-datasets>=0.9.0",
+    "matplotlib>=3.11.2",  # pictures of what the experts do
     # Metrics.
     "editdistance>=0.8.1",
 ]
 
-TEST = ["pytest>=9.2.0", "pytest-xdist>=3.8.0", "setuptools>=65.5.0"]
+MINILM = ["tokenizers>=0.23.3"]  # brings huggingface-hub along, so it is asked for by name
+TEST = ["pytest>=9.2.0", "pytest-xdist>=3.8.0", "setuptools>=65.5.0", *MINILM]
 
 EXTRAS = {
     "test": TEST,
+    "minilm": MINILM,
     "dev": ["ruff==0.17.6"],
     "tpu": ["jax[tpu]>=0.10.2"],
     "gpu": ["jax[cuda12]>=0.10.2"],

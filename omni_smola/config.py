@@ -41,6 +41,7 @@ def defaults() -> ml_collections.ConfigDict:
 
     # experts.method=full only: a .safetensors file that gets the whole backbone at the end.
     config.export = ""
+    config.export_part = "backbone"  # or vision, its tower alone
 
     config.backbone = ml_collections.ConfigDict()
     config.backbone.name = "tiny"  # tiny, pali3, palix
@@ -65,6 +66,33 @@ def defaults() -> ml_collections.ConfigDict:
     # to sharpen; pali_smola.py starts its short default run higher.
     config.experts.scale_init = 1.0
     config.experts.where = ""  # regular expression of whole paths; "" is every encoder linear
+
+    # MoME's vision experts, in place of the backbone's own vision tower.
+    config.vision = ml_collections.ConfigDict()
+    config.vision.encoders = ""  # joined by +, such as semantic+spatial+reading; "" is the tower
+    config.vision.init = "runs/vision"  # a folder of NAME.safetensors files, or "random"
+    config.vision.transform = "adt"  # adt, average, cross_attention
+    config.vision.aggregate = "router"  # router, addition
+    config.vision.cls = ""  # encoder whose CLS is put before the tokens, not routed
+    config.vision.plain = ""  # encoders, joined by +, that a norm and a projection are enough for
+    config.vision.side = 8  # every map is brought to side x side tokens (16 in the paper)
+    config.vision.layers = 2  # of adt and cross_attention (6 in the paper)
+    config.vision.heads = 4  # 8 in the paper
+    config.vision.points = 4  # sampled per head
+    config.vision.d_ff = 256  # 1024 in the paper
+    config.vision.dropout = 0.1
+
+    # MoME's language experts, parallel to the language model's feed-forwards.
+    config.language = ml_collections.ConfigDict()
+    config.language.experts = 0  # per layer; 1 is a single adapter, 0 is none
+    config.language.rank = 64  # width of an expert's bottleneck
+    config.language.route = "instance"  # instance, token, both
+    config.language.gumbel = False  # sample the choice in training
+    config.language.temperature = 1.0  # of that sampling
+    config.language.balance = 0.0  # weight of the load-balance penalty (0.01 is customary)
+    config.language.where = ""  # regular expression of paths; "" is every feed-forward
+    config.language.stage_1 = ""  # workdir of single adapters that the experts start from
+    config.language.stage_1_steps = 0  # of that stage, if it is to be trained first
 
     config.data = ml_collections.ConfigDict()
     config.data.rates = ml_collections.ConfigDict()  # task -> relative rate of sampling
@@ -173,6 +201,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         ("checkpoint.every", 1),
         ("checkpoint.keep", 1),
         ("backbone.unroll", 1),
+        ("language.stage_1_steps", 0),
     ):
         value = _lookup(config, name)
         if value < least:
@@ -184,6 +213,11 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise UserError(
             f"config.loss.label_smoothing is {config.loss.label_smoothing}, but it must be at "
             "least 0 and below 1: set --config.loss.label_smoothing=0.1."
+        )
+    if config.export_part not in ("backbone", "vision"):
+        raise UserError(
+            f"config.export_part is {config.export_part!r}: choose backbone, or vision for its "
+            "tower alone."
         )
     for name in ("backbone.dtype", "backbone.param_dtype"):
         if _lookup(config, name) not in ("float32", "bfloat16"):

@@ -19,7 +19,7 @@ from ml_collections import config_flags
 
 from omni_smola.errors import UserError
 
-MODES = ("train", "eval", "predict")
+MODES = ("train", "eval", "predict", "routing")
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -58,11 +58,14 @@ def main(argv: Sequence[str]) -> None:
 
     source = flags.FLAGS["config"].config_filename
     workdir = _WORKDIR.value or default_workdir(_config_argument() or source)
+    if _MODE.value == "train":
+        modes.train_first_stage(_CONFIG.value, workdir)
     run = Run(_CONFIG.value, workdir)
     if _MODE.value == "predict":
         print(modes.predict(run, _IMAGE.value, _PROMPT.value or ""))
     else:
-        print(modes.evaluate(run) if _MODE.value == "eval" else modes.train(run))
+        does = {"train": modes.train, "eval": modes.evaluate, "routing": modes.routing}
+        print(does[_MODE.value](run))
 
 
 def parse(argv: Sequence[str]) -> list[str]:

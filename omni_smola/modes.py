@@ -7,17 +7,26 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 
 from omni_smola.errors import UserError
 from omni_smola.evaluation import evaluator, report
+from omni_smola.evaluation import routing as routings
+from omni_smola.models import build, vision_encoders
 from omni_smola.pretrained import native
 from omni_smola.run import Run, say
-from omni_smola.training import loop, sharding
+from omni_smola.training import loop, sharding, stages
 from omni_smola.training import state as states
 from omni_smola.training.logging import ScalarWriter
 from omni_smola.training.step import TrainState, make_train_step
 
-NAMES = {"smola": "Omni-SMoLA", "lora": "LoRA", "adapter": "adapter", "full": "fine-tuned"}
+NAMES = {
+    "smola": "Omni-SMoLA",
+    "mome": "MoME",
+    "lora": "LoRA",
+    "adapter": "adapter",
+    "full": "fine-tuned",
+}
 
 
 def train(run: Run) -> str:
@@ -31,7 +40,7 @@ def train(run: Run) -> str:
     _write_config(run)
     say(
         f"{config.backbone.name}: {states.count(model.frozen):,} frozen parameters, "
-        f"{states.count(model.trainable):,} trained ({config.experts.method} on "
+        f"{states.count(model.trainable):,} trained ({_method(config)} on "
         f"{len(model.attached)} linears or feed-forwards of every layer)"
     )
     evaluate = run.make_evaluator()
@@ -41,11 +50,11 @@ def train(run: Run) -> str:
         def evaluate_now(state: TrainState) -> str:
             step = int(state.step)
             generate = functools.partial(run.generate, state.trainable)
-            scores = evaluate.run(generate, run.workdir, config.experts.method, step)
+            scores = evaluate.run(generate, run.workdir, _label(run), step)
             writer.write(
                 step, {f"eval/{t}/{m}": v for t, s in scores.items() for m, v in s.items()}
             )
-            path = _score_file(run, f"{config.experts.method}-{step}")
+            path = _score_file(run, f"{_label(run)}-{step}")
             evaluate.write_scores(path)
             return path
 
@@ -57,15 +66,34 @@ def train(run: Run) -> str:
     return _report(run, frozen, tuned)
 
 
+def train_first_stage(config: ml_collections.ConfigDict, workdir: str) -> None:
+    """Trains the stage that a second stage's config asks for, without evaluating it.
+
+    Does nothing for a config of one stage, or where that stage is there already.
+    """
+    if config.language.stage_1 or not config.language.stage_1_steps:
+        return
+    run = Run(stages.first_stage(config), stages.folder(config, workdir))
+    if run.checkpoints.latest() != run.config.steps:
+        run.register_tasks()
+        state = run.fresh_state()
+        if run.checkpoints.latest() is not None:
+            state = run.checkpoints.restore(state)
+        _write_config(run)
+        say(f"first stage: one adapter, {run.config.steps} steps, in {run.workdir}")
+        with ScalarWriter(run.workdir, primary=jax.process_index() == 0) as writer:
+            _steps(run, state, lambda state: None, writer)
+    run.checkpoints.close()
+
+
 def evaluate(run: Run) -> str:
     """Evaluates the workdir's newest checkpoint; returns the report."""
     run.register_tasks()
     step, trainable = _trained(run)
-    method = run.config.experts.method
     evaluate = run.make_evaluator()
     frozen = _frozen_scores(run, evaluate)
-    evaluate.run(functools.partial(run.generate, trainable), run.workdir, method, step)
-    tuned = _score_file(run, f"{method}-{step}")
+    evaluate.run(functools.partial(run.generate, trainable), run.workdir, _label(run), step)
+    tuned = _score_file(run, f"{_label(run)}-{step}")
     evaluate.write_scores(tuned)
     return _report(run, frozen, tuned)
 
@@ -94,6 +122,22 @@ def predict(run: Run, image: str | None, prompt: str) -> str:
     return run.vocabulary.decode(evaluator.until_eos(ids))
 
 
+def routing(run: Run) -> str:
+    """Draws what the routers of the workdir's newest checkpoint do, family by family."""
+    run.register_tasks()
+    step, trainable = _trained(run)
+    rows = routings.measure(
+        run.eval_tasks,
+        run.eval_batches,
+        functools.partial(run.shares, trainable),
+        run.config.vision.encoders.split("+"),
+    )
+    files = [os.path.join(run.workdir, "routing", f"step-{step}.{kind}") for kind in ("csv", "png")]
+    routings.write_csv(files[0], rows)
+    routings.draw(files[1], rows)
+    return "\n".join([routings.table(rows), *files])
+
+
 def _steps(run: Run, state: TrainState, evaluate_now: Callable, writer: ScalarWriter) -> TrainState:
     """The training loop, where there is anything to train."""
     config, model = run.config, run.model
@@ -106,6 +150,8 @@ def _steps(run: Run, state: TrainState, evaluate_now: Callable, writer: ScalarWr
         accumulate=config.accumulate,
         label_smoothing=config.loss.label_smoothing,
         z_loss=config.loss.z_loss,
+        penalty=build.penalty(config.language),
+        noise_seed=config.seed if build.noisy(config.vision, config.language) else None,
     )
     return loop.train(
         state,
@@ -141,9 +187,19 @@ def _frozen_scores(run: Run, evaluate: evaluator.Evaluator) -> str | None:
     if not os.path.exists(path):
         # W_out is zero: with fresh experts the model is the frozen backbone, bit for bit.
         generate = functools.partial(run.generate, run.model.trainable)
-        evaluate.run(generate, run.workdir, "frozen", 0)
+        evaluate.run(generate, run.workdir, f"{config.eval.split}-frozen", 0)
         evaluate.write_scores(path)
     return path
+
+
+def _label(run: Run) -> str:
+    """What tells one split's predictions from another's: "test-smola"."""
+    return f"{run.config.eval.split}-{_method(run.config)}"
+
+
+def _method(config: ml_collections.ConfigDict) -> str:
+    """What is trained, in a word: a key of NAMES."""
+    return "mome" if config.vision.encoders or config.language.experts else config.experts.method
 
 
 def _score_file(run: Run, name: str) -> str:
@@ -157,7 +213,7 @@ def _report(run: Run, frozen: str | None, tuned: str) -> str:
         "scores": os.path.join(run.workdir, "scores"),
         "logs": os.path.join(run.workdir, "logs"),
     }
-    tuned_name = NAMES.get(run.config.experts.method, "bare backbone")
+    tuned_name = NAMES.get(_method(run.config), "bare backbone")
     rows = report.load(frozen, tuned)
     with open(os.path.join(run.workdir, "report.md"), "w") as file:
         file.write(report.report(rows, places, markdown=True, tuned=tuned_name))
@@ -165,15 +221,18 @@ def _report(run: Run, frozen: str | None, tuned: str) -> str:
 
 
 def _export(run: Run, state: TrainState) -> None:
-    """Writes the fully trained backbone to `config.export`, in bfloat16."""
+    """Writes the fully trained backbone, or its tower, to `config.export`, in bfloat16."""
     metadata = {
         "backbone": run.config.backbone.name,
         "steps": str(int(state.step)),
         "config": run.config.to_json_best_effort(),
     }
     model = run.model.assemble(state.trainable, run.model.frozen)
-    native.save(run.config.export, model, metadata, jnp.bfloat16)
-    say(f"wrote the backbone to {run.config.export}")
+    if run.config.export_part == "vision":
+        vision_encoders.save_tower(run.config.export, model.vision, metadata)
+    else:
+        native.save(run.config.export, model, metadata, jnp.bfloat16)
+    say(f"wrote the {run.config.export_part} to {run.config.export}")
 
 
 def _write_config(run: Run) -> None:

@@ -1,7 +1,6 @@
 """One run: mesh, data, model, and what train, eval and predict do with them."""
 
 import functools
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,12 +16,15 @@ from omni_smola import quiet
 from omni_smola.errors import UserError
 from omni_smola.evaluation import decode as decoding
 from omni_smola.evaluation import evaluator
-from omni_smola.training import optimizer, sharding
+from omni_smola.models import build
+from omni_smola.training import optimizer, sharding, stages
 from omni_smola.training.checkpoint import Checkpoints, ensure_workdir
-from omni_smola.training.model import make_model
+from omni_smola.training.model import identity, make_model
 from omni_smola.training.step import TrainState
 
 Batch = dict[str, np.ndarray]
+# Fields of a batch that say what is wanted of the model, or of which rows.
+_ANSWERS = ("target", "target_mask", "task", "example_mask")
 
 
 class Run:
@@ -44,28 +46,21 @@ class Run:
                 f"config.export is {config.export!r}, but only experts.method=full trains a whole "
                 f"backbone, not {config.experts.method!r}: set --config.export= to nothing."
             )
-        self.checkpoints = Checkpoints(self.workdir, self._identity(), config.checkpoint.keep)
-
-    def _identity(self) -> dict[str, Any]:
-        config = self.config
-        plain = json.loads(config.to_json_best_effort())
-        return {
-            "backbone": f"{config.backbone.name} {self.model.fingerprint}",
-            "experts": plain["experts"],
-            "seed": config.seed,
-            "batch_size": config.batch_size,
-            "data": plain["data"] | {"data_dir": ""},
-            "optimizer": plain["optimizer"],
-            "loss": plain["loss"],
-        }
+        self.checkpoints = Checkpoints(
+            self.workdir, identity(config, self.model.fingerprint), config.checkpoint.keep
+        )
 
     def fresh_state(self) -> TrainState:
-        """Step 0: the experts as attached, an empty optimiser."""
-        shapes = jax.eval_shape(self.optimizer.init, self.model.trainable)
+        """Step 0: the experts as attached, or as an earlier stage left them; an empty optimiser."""
+        trainable = self.model.trainable
+        if self.config.language.stage_1 or self.config.language.stage_1_steps:
+            folder = stages.folder(self.config, self.workdir)
+            trainable = stages.start(self.config, self.mesh, folder, self.model)
+        shapes = jax.eval_shape(self.optimizer.init, trainable)
         place = sharding.partition_tree(self.mesh, shapes)
-        opt_state = jax.jit(self.optimizer.init, out_shardings=place)(self.model.trainable)
+        opt_state = jax.jit(self.optimizer.init, out_shardings=place)(trainable)
         step = jax.device_put(jnp.zeros((), jnp.int32), sharding.partition(self.mesh, "step", ()))
-        return TrainState(step, self.model.trainable, opt_state)
+        return TrainState(step, trainable, opt_state)
 
     def register_tasks(self) -> None:
         """Registers the tasks of the config with SeqIO and checks that all it names exist."""
@@ -95,28 +90,30 @@ class Run:
             prompt_length=data.prompt_length,
             target_length=data.target_length,
             resolution=self.model.image_size,
+            views=self.model.views,
+        )
+
+    def eval_batches(self, task: str) -> Iterator:
+        """One pass over the held-out examples of a task: (batch, examples)."""
+        from omni_smola.data import pipeline
+
+        config = self.config
+        return pipeline.eval_batches(
+            task,
+            config.eval.split,
+            batch_size=config.eval.batch_size,
+            prompt_length=config.data.prompt_length,
+            target_length=config.data.target_length,
+            resolution=self.model.image_size,
+            views=self.model.views,
+            limit=config.eval.examples or None,
         )
 
     def make_evaluator(self) -> evaluator.Evaluator:
         """Evaluates the config's tasks on held-out examples."""
-        from omni_smola.data import pipeline
-
-        config = self.config
-
-        def batches(task: str) -> Iterator:
-            return pipeline.eval_batches(
-                task,
-                config.eval.split,
-                batch_size=config.eval.batch_size,
-                prompt_length=config.data.prompt_length,
-                target_length=config.data.target_length,
-                resolution=self.model.image_size,
-                limit=config.eval.examples or None,
-            )
-
         return evaluator.Evaluator(
             self.eval_tasks,
-            batches,
+            self.eval_batches,
             self.vocabulary.decode,
             primary=jax.process_index() == 0,
         )
@@ -135,13 +132,27 @@ class Run:
 
     def generate(self, trainable: Any, batch: Batch) -> np.ndarray:
         """Batch -> generated ids (b, target_length) int32, with the given experts."""
-        names = ("image", "image_mask", "prompt", "prompt_mask")
         # Sampling noise hangs on the seed and on the batch's prompts, not on the order of calls.
         key = jax.random.fold_in(
             jax.random.key(self.config.seed), int(np.sum(batch["prompt"], dtype=np.int64) % 2**31)
         )
-        placed = sharding.put_batch(self.mesh, {name: batch[name] for name in names})
-        return np.asarray(self._generate(trainable, self.model.frozen, placed, key))
+        return np.asarray(self._generate(trainable, self.model.frozen, self._placed(batch), key))
+
+    @functools.cached_property
+    def _shares(self) -> Callable[..., dict[str, jax.Array]]:
+        def shares(trainable: Any, frozen: Any, batch: Any) -> dict[str, jax.Array]:
+            return build.routing_shares(self.model.assemble(trainable, frozen), batch)
+
+        return jax.jit(shares)
+
+    def shares(self, trainable: Any, batch: Batch) -> dict[str, np.ndarray]:
+        """What the routers of vision and language experts do with a batch (`build`)."""
+        return jax.device_get(self._shares(trainable, self.model.frozen, self._placed(batch)))
+
+    def _placed(self, batch: Batch) -> dict[str, jax.Array]:
+        return sharding.put_batch(
+            self.mesh, {name: x for name, x in batch.items() if name not in _ANSWERS}
+        )
 
 
 def _decoding(config: ml_collections.ConfigDict) -> decoding.Decoding:

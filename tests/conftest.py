@@ -100,3 +100,67 @@ def checkpointed(workdir: pathlib.Path) -> dict[str, dict]:
         items = {name: ocp.args.StandardRestore() for name in names}
         restored = manager.restore(manager.latest_step(), args=ocp.args.Composite(**items))
         return {name: state.paths(restored[name]) for name in names}
+
+
+class SmallMome:
+    """Configs and batches of a MoME of a few thousand parameters."""
+
+    def __init__(self, encoders: dict):
+        self.encoders = encoders
+
+    def config(self, **changes):
+        """The config; `vision_side=3` changes its field `vision.side`."""
+        from omni_smola import config as configs
+
+        config = configs.defaults()
+        config.backbone.init = config.vision.init = "random"
+        config.experts.method = "none"
+        config.vision.encoders = "semantic+spatial"
+        config.vision.update(side=2, layers=1, heads=2, points=2, d_ff=16)
+        config.language.update(experts=3, rank=4)
+        for name, value in changes.items():
+            group, _, field = name.partition("_")
+            config[group][field] = value
+        return config
+
+    def batch(self, size: int = 4) -> dict:
+        """Random images, prompts and targets; the last example has no image."""
+        import numpy as np
+
+        rng = np.random.default_rng(0)
+        made = {
+            "image": np.zeros((size, 16, 16, 3), np.uint8),
+            "image_mask": np.arange(size) < size - 1,
+            "prompt": rng.integers(2, 40, (size, 5)).astype(np.int32),
+            "prompt_mask": np.arange(5) < rng.integers(2, 6, (size, 1)),
+            "target": rng.integers(2, 40, (size, 4)).astype(np.int32),
+            "target_mask": np.ones((size, 4), bool),
+        }
+        for name, encoder in self.encoders.items():
+            side = encoder.image_size
+            image = rng.integers(0, 256, (size, side, side, 3)).astype(np.uint8)
+            made[f"image:{name}"] = image
+        return made
+
+
+@pytest.fixture(scope="module")
+def small_mome():
+    """SmallMome, its encoders and language model in place of the named ones."""
+    from omni_smola.models import shapes, vision_encoders
+    from omni_smola.models.pali import PaliConfig
+    from omni_smola.models.t5 import T5Config
+    from omni_smola.models.vit import ViTConfig
+
+    encoders = {
+        "semantic": ViTConfig(image_size=16, patch_size=8, width=12, depth=1, mlp=16, heads=2),
+        "spatial": ViTConfig(image_size=24, patch_size=8, width=8, depth=1, mlp=16, heads=2),
+        "reading": ViTConfig(image_size=16, patch_size=4, width=8, depth=1, mlp=16, heads=2),
+    }
+    tiny = PaliConfig(
+        ViTConfig(image_size=16, patch_size=8, width=12, depth=1, mlp=16, heads=2),
+        T5Config(40, 2, 2, d_model=16, heads=2, d_head=8, d_ff=24),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vision_encoders, "SMALL", encoders)
+        patch.setitem(shapes.PALI, "tiny", tiny)
+        yield SmallMome(encoders)

@@ -33,6 +33,7 @@ def test_every_config_is_complete_and_passes_the_door(file, tmp_path):
             assert config[group].keys() == fields.keys(), group
     configs.check(config)
     build.check_experts(config.experts)
+    build.check_mome(config.vision, config.language)
     assert len(config.data.rates) >= 1
     assert config.name.startswith(file.removesuffix(".py")[:8])
     assert config.optimizer.warmup <= config.steps
@@ -71,6 +72,25 @@ def test_baselines_differ_from_the_main_job_in_what_is_trained_only(method):
     assert ranked.experts.rank == 3 and config.experts.rank != 3
 
 
+def test_a_mole_run_trains_its_first_stage_unless_one_is_named():
+    config = get_config("mome.py")
+    assert config.language.experts == 4 and config.language.stage_1_steps > 0
+    config = get_config("mome.py", "stage_1=runs/first")
+    assert (config.language.stage_1, config.language.stage_1_steps) == ("runs/first", 0)
+    config = get_config("mome.py", "language=adapter,vision=spatial,transform=average")
+    assert (config.language.experts, config.language.stage_1_steps) == (1, 0)
+    assert (config.vision.encoders, config.vision.transform) == ("spatial", "average")
+    config = get_config("mome.py", "smola=4-2-1")
+    experts = config.experts
+    assert (experts.method, experts.visual, experts.multimodal) == ("smola", 4, 1)
+
+
+def test_the_second_stage_of_pretraining_goes_on_from_the_first():
+    first, second = (get_config("pali_pretrain.py", f"stage={stage}") for stage in (1, 2))
+    assert first.backbone.init == "random" and second.backbone.init == first.export
+    assert set(second.data.rates) - set(first.data.rates) == {"pretrain_box"}
+
+
 def test_own_data_makes_a_task_of_every_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = get_config("own_data.py", "folders=cats+sub/dogs/,tasks=mini_box,rank=2")
@@ -99,6 +119,10 @@ def test_own_data_makes_a_task_of_every_folder(tmp_path, monkeypatch):
         ("own_data.py", None, r"nothing to train on.*folders=path/to/one\+path/to/another"),
         ("own_data.py", "folders=a/x+b/x", r"Two of the folders are called 'x': rename one"),
         ("pali_pretrain.py", "rank=4", r"'rank=4' is not"),
+        ("pali_pretrain.py", "stage=3", r"stage=3 is not one of the stages"),
+        ("mome.py", "language=mole", r"language=mole is not one of .*adapter, mole_instance"),
+        ("mome.py", "smola=8", r"experts=8 is not of the form"),
+        ("vision_pretrain.py", "encoder=clip", r"encoder=clip is not one of .*semantic, spatial"),
     ],
 )
 def test_a_wrong_argument_is_a_sentence(file, arg, sentence):

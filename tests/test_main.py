@@ -75,13 +75,13 @@ def test_training_ends_with_a_table_and_says_where_things_lie(trained):
         assert pathlib.Path(place).parent == workdir and pathlib.Path(place).is_dir()
     assert (workdir / "report.md").read_text().startswith("| task")
 
-    for label in ("frozen-0", f"smola-{MICRO_STEPS}"):
+    for label in ("test-frozen-0", f"test-smola-{MICRO_STEPS}"):
         for task in MICRO_TASKS:
             records = read_lines(workdir / "predictions" / label / f"{task}.jsonl")
             assert len(records) == 4 and len({record["id"] for record in records}) == 4
             for record in records:
                 assert {"prompt", "prediction", "references"} <= record.keys()
-    scores = json.loads((workdir / "scores" / f"smola-{MICRO_STEPS}.json").read_text())
+    scores = json.loads((workdir / "scores" / f"test-smola-{MICRO_STEPS}.json").read_text())
     assert set(scores["tasks"]) == set(MICRO_TASKS)
 
     config = json.loads((workdir / "config.json").read_text())
@@ -126,8 +126,14 @@ def test_eval_mode_evaluates_the_checkpoint(trained, command):
     assert done.returncode == 0, done.stderr
     for task in MICRO_TASKS:
         assert re.search(row(task, examples=2), done.stdout), done.stdout
-    records = read_lines(workdir / "predictions" / f"smola-{MICRO_STEPS}" / "mini_count.jsonl")
-    assert len(records) == 2
+    of_split = {
+        split: read_lines(
+            workdir / "predictions" / f"{split}-smola-{MICRO_STEPS}" / "mini_count.jsonl"
+        )
+        for split in ("validation", "test")
+    }
+    # What was predicted for the test split stays.
+    assert [len(of_split[split]) for split in ("validation", "test")] == [2, 4]
 
 
 @pytest.mark.slow
@@ -148,7 +154,7 @@ def test_a_folder_of_ones_own_is_trained_and_evaluated(command, folder, tmp_path
     done = command(config, *options, f"--workdir={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
     assert re.search(row("flags"), done.stdout), done.stdout
-    label = tmp_path / "run" / "predictions" / f"smola-{MICRO_STEPS}"
+    label = tmp_path / "run" / "predictions" / f"test-smola-{MICRO_STEPS}"
     records = read_lines(label / "flags.jsonl")
     assert [record["references"] for record in records] == [["yes", "no"]] * 4
 

@@ -91,5 +91,5 @@ def test_a_killed_run_ends_bit_for_bit_like_one_never_killed(trained, command, t
     assert all(len(values) == 1 for values in other.values())
     assert all(other[step] == values for step, values in one.items() if step in other)
     for task in ("mini_count",):
-        name = f"predictions/smola-{MICRO_STEPS}/{task}.jsonl"
+        name = f"predictions/test-smola-{MICRO_STEPS}/{task}.jsonl"
         assert (workdir / name).read_bytes() == (never_killed / name).read_bytes()

@@ -10,10 +10,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from omni_smola.experts import attach
 from omni_smola.kinds import Kind
 from omni_smola.models import layers, t5, vit
+from omni_smola.models.sentence_encoder import mean_embedding
 
 Array = jax.Array
+Batch = dict[str, Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,26 +30,36 @@ class PaliConfig:
 class Pali(nnx.Module):
     """Image and prompt to the logits of a target."""
 
-    def __init__(self, config: PaliConfig, *, options: t5.Options | None = None, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        config: PaliConfig,
+        *,
+        options: t5.Options | None = None,
+        vision: bool = True,
+        rngs: nnx.Rngs,
+    ):
+        """vision: whether to build the ViT and its projection; Mome has others in their place."""
         language = config.language
         options = options or t5.Options()
         self.config = config
         self.options = options
+        self.instruction_width = language.d_model
         precision = options.precision
-        self.vision = vit.ViT(
-            config.vision,
-            precision=precision,
-            remat=options.remat,
-            unroll=options.unroll,
-            rngs=rngs,
-        )
-        self.visual_projection = layers.Projection(
-            config.vision.width,
-            {"projection": language.d_model},
-            use_bias=True,
-            precision=precision,
-            rngs=rngs,
-        )
+        if vision:
+            self.vision = vit.ViT(
+                config.vision,
+                precision=precision,
+                remat=options.remat,
+                unroll=options.unroll,
+                rngs=rngs,
+            )
+            self.visual_projection = layers.Projection(
+                config.vision.width,
+                {"projection": language.d_model},
+                use_bias=True,
+                precision=precision,
+                rngs=rngs,
+            )
         self.embedding = nnx.Param(
             jax.random.normal(
                 rngs.params(), (language.vocabulary, language.d_model), precision.param_dtype
@@ -66,51 +79,69 @@ class Pali(nnx.Module):
         """(b, m) int32 -> (b, m, d_model)."""
         return jnp.take(self.embedding[...], tokens, axis=0).astype(self.options.precision.dtype)
 
-    def encode(
-        self, image: Array, image_mask: Array, prompt: Array, prompt_mask: Array
-    ) -> tuple[Array, Array]:
+    def visual_tokens(self, batch: Batch, instruction: Array) -> tuple[Array, Array]:
+        """The image as tokens of the encoder: (b, v, d_model) and their kinds (b, v) int32."""
+        del instruction  # Mome chooses among its encoders by it
+        visual = self.vision(vit.normalize(batch["image"]))
+        kinds = visual_kinds(batch["image_mask"], visual.shape[1])
+        return self.visual_projection(visual, kinds)["projection"], kinds
+
+    def instruction(self, batch: Batch) -> Array:
+        """The embedding (b, e) float32 of the instruction, on which instances are routed."""
+        return mean_embedding(self.embed(batch["prompt"]), batch["prompt_mask"])
+
+    def encode(self, batch: Batch) -> tuple[Array, Array, Array]:
         """The multimodal encoder.
 
         Args:
-          image: (b, h, w, 3) uint8. image_mask: (b,) bool, False where the example has no image.
-          prompt: (b, p) int32. prompt_mask: (b, p) bool.
+          batch: image (b, h, w, 3) uint8; image_mask (b,) bool, False where an example has no
+            image; prompt (b, p) int32; prompt_mask (b, p) bool; and, in training, key () of the
+            experts' noise.
 
         Returns:
-          encoded: (b, v + p, d_model), kinds: (b, v + p) int32; a missing image is padding.
+          encoded (b, v + p, d_model), kinds (b, v + p) int32, where a missing image is padding, and
+          the instruction (b, e).
         """
-        visual = self.vision(vit.normalize(image))
-        kinds = jnp.where(image_mask[:, None], Kind.VISUAL, Kind.PADDING)
-        visual_kinds = jnp.broadcast_to(kinds, visual.shape[:2]).astype(jnp.int32)
-        text_kinds = jnp.where(prompt_mask, Kind.TEXT, Kind.PADDING).astype(jnp.int32)
-        visual = self.visual_projection(visual, visual_kinds)["projection"]
-        x = jnp.concatenate([visual, self.embed(prompt)], axis=1)
-        kinds = jnp.concatenate([visual_kinds, text_kinds], axis=1)
-        return self.encoder(x, kinds), kinds
+        instruction = self.instruction(batch)
+        attach.set_instruction(self, instruction, batch.get("key"))
+        visual, kinds = self.visual_tokens(batch, instruction)
+        text_kinds = jnp.where(batch["prompt_mask"], Kind.TEXT, Kind.PADDING).astype(jnp.int32)
+        x = jnp.concatenate([visual, self.embed(batch["prompt"])], axis=1)
+        kinds = jnp.concatenate([kinds, text_kinds], axis=1)
+        return self.encoder(x, kinds), kinds, instruction
 
     def logits(self, hidden: Array) -> Array:
         """(b, t, d_model) -> (b, t, vocabulary) float32."""
         kinds = jnp.full(hidden.shape[:2], Kind.TEXT, jnp.int32)
         return self.head(hidden, kinds)["logits"].astype(jnp.float32)
 
-    def __call__(self, batch: dict[str, Array]) -> Array:
+    def __call__(self, batch: Batch) -> Array:
         """A batch of the pipeline -> logits (b, t, vocabulary) of its `target`, teacher-forced."""
-        encoded, kinds = self.encode(
-            batch["image"], batch["image_mask"], batch["prompt"], batch["prompt_mask"]
-        )
+        encoded, kinds, _ = self.encode(batch)
         # The decoder starts from padding (id 0) and reads the target shifted by one.
         inputs = jnp.pad(batch["target"], ((0, 0), (1, 0)))[:, :-1]
         return self.logits(self.decoder(self.embed(inputs), encoded, kinds))
 
-    def init_cache(self, batch: dict[str, Array], max_length: int) -> dict[str, Array]:
+    def init_cache(self, batch: Batch, max_length: int) -> dict[str, Array]:
         """Encodes the batch and makes room for `max_length` tokens; see `t5.Decoder`."""
-        encoded, kinds = self.encode(
-            batch["image"], batch["image_mask"], batch["prompt"], batch["prompt_mask"]
-        )
-        return self.decoder.init_cache(encoded, kinds, max_length)
+        encoded, kinds, instruction = self.encode(batch)
+        cache = self.decoder.init_cache(encoded, kinds, max_length)
+        return cache | {"instruction": instruction[None]}
 
     def step(
         self, cache: dict[str, Array], tokens: Array, position: Array
     ) -> tuple[Array, dict[str, Array]]:
         """The last token and its position -> logits (b, vocabulary) of the next, and the cache."""
-        hidden, cache = self.decoder.step(cache, self.embed(tokens[:, None]), position)
-        return self.logits(hidden)[:, 0], cache
+        instruction = cache["instruction"]
+        # A copy: this runs inside a loop, where a model made outside of it may not be changed.
+        model = nnx.merge(*nnx.split(self))
+        attach.set_instruction(model, instruction[0])
+        rest = {name: value for name, value in cache.items() if name != "instruction"}
+        hidden, rest = model.decoder.step(rest, model.embed(tokens[:, None]), position)
+        return model.logits(hidden)[:, 0], rest | {"instruction": instruction}
+
+
+def visual_kinds(image_mask: Array, tokens: int) -> Array:
+    """(b,) bool -> (b, tokens) int32: visual, or padding where an example has no image."""
+    kinds = jnp.where(image_mask[:, None], Kind.VISUAL, Kind.PADDING)
+    return jnp.broadcast_to(kinds, (image_mask.shape[0], tokens)).astype(jnp.int32)

@@ -6,6 +6,9 @@ sharding: no device and no host ever holds more than its part of a 55B backbone'
 
 import dataclasses
 import functools
+import json
+import os
+from typing import Any
 
 import jax
 import ml_collections
@@ -16,6 +19,7 @@ from omni_smola.models import build
 from omni_smola.pretrained import native
 from omni_smola.training import sharding
 from omni_smola.training import state as states
+from omni_smola.views import View
 
 
 @dataclasses.dataclass
@@ -28,6 +32,7 @@ class Model:
       fingerprint: of the backbone, see `state.fingerprint`.
       attached: paths that got experts.
       image_size: side in pixels. vocabulary: ids that can be embedded.
+      views: how each vision encoder sees the image, where there are several.
     """
 
     assemble: states.Assemble
@@ -37,6 +42,7 @@ class Model:
     attached: list[str]
     image_size: int
     vocabulary: int
+    views: dict[str, View]
 
 
 def make_model(config: ml_collections.ConfigDict, mesh: Mesh) -> Model:
@@ -47,18 +53,13 @@ def make_model(config: ml_collections.ConfigDict, mesh: Mesh) -> Model:
     """
     sizes = build.sizes(config.backbone)
     build.check_experts(config.experts)
+    build.check_mome(config.vision, config.language)
     wrt = build.trainable_filter(config.experts)
     attached: list[str] = []
-
-    def make() -> nnx.Module:
-        model = build.backbone(config.backbone, nnx.Rngs(config.seed))
-        attached[:] = build.attach_experts(model, config.experts, nnx.Rngs(config.seed + 1))
-        return model
-
+    make = functools.partial(_make, config, attached)
     assemble, *shapes = states.divide(nnx.eval_shape(make), wrt)
     place = [sharding.partition_tree(mesh, tree) for tree in shapes]
-    file = weight_file(config.backbone)
-    given = None if file is None else native.read(file, states.backbone_weights(*shapes))
+    given = _read(config, states.backbone_weights(*shapes))
     trees = _fill(make, wrt, place, given)
     weights = states.backbone_weights(*trees)
     return Model(
@@ -68,7 +69,71 @@ def make_model(config: ml_collections.ConfigDict, mesh: Mesh) -> Model:
         list(attached),
         sizes.vision.image_size,
         sizes.language.vocabulary,
+        build.views(config.vision),
     )
+
+
+def abstract_trainable(config: ml_collections.ConfigDict, mesh: Mesh) -> states.Tree:
+    """Shapes, dtypes and shardings of what a config trains; nothing is drawn or read."""
+    wrt = build.trainable_filter(config.experts)
+    _, shapes, _ = states.divide(nnx.eval_shape(functools.partial(_make, config, [])), wrt)
+    return jax.tree.map(
+        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+        shapes,
+        sharding.partition_tree(mesh, shapes),
+    )
+
+
+def identity(config: ml_collections.ConfigDict, fingerprint: str) -> dict[str, Any]:
+    """What a checkpoint must agree on to be gone on with, as JSON-able values by name."""
+    plain = json.loads(config.to_json_best_effort())
+    return {
+        "backbone": f"{config.backbone.name} {fingerprint}",
+        "experts": plain["experts"],
+        "vision": plain["vision"] | {"init": ""},
+        "language": plain["language"] | {"stage_1": "", "stage_1_steps": 0},
+        "seed": config.seed,
+        "batch_size": config.batch_size,
+        "data": plain["data"] | {"data_dir": ""},
+        "optimizer": plain["optimizer"],
+        "loss": plain["loss"],
+    }
+
+
+def _make(config: ml_collections.ConfigDict, attached: list[str]) -> nnx.Module:
+    """Backbone and experts with fresh weights; writes the paths that got experts."""
+    model = build.backbone(config.backbone, nnx.Rngs(config.seed), config.vision)
+    attached[:] = build.attach_experts(model, config.experts, nnx.Rngs(config.seed + 1))
+    attached.extend(
+        build.attach_language_experts(model, config.language, nnx.Rngs(config.seed + 2))
+    )
+    return model
+
+
+def _read(
+    config: ml_collections.ConfigDict, wanted: dict[str, jax.ShapeDtypeStruct]
+) -> dict[str, jax.Array]:
+    """Backbone weights by path, of those parts that the config does not want drawn."""
+    towers = tuple(
+        f"encoders/{name}/vit/" for name in filter(None, config.vision.encoders.split("+"))
+    )
+    given = {}
+    file = weight_file(config.backbone)
+    if file is not None:
+        own = {path: leaf for path, leaf in wanted.items() if not path.startswith(towers)}
+        # Of a backbone that sees through other encoders, the file's own tower is left unread.
+        unread = ("vision/", "visual_projection/") if towers else ()
+        given |= native.read(file, own, unread)
+    if config.vision.init != "random":
+        for tower in towers:
+            own = {
+                path.removeprefix(tower): x for path, x in wanted.items() if path.startswith(tower)
+            }
+            folder = os.path.expanduser(config.vision.init)
+            file = os.path.join(folder, f"{tower.split('/')[1]}.safetensors")
+            read = native.read(file, own, what=native.TOWER)
+            given |= {f"{tower}{path}": x for path, x in read.items()}
+    return given
 
 
 def weight_file(config: ml_collections.ConfigDict) -> str | None:
@@ -79,16 +144,13 @@ def weight_file(config: ml_collections.ConfigDict) -> str | None:
 
 
 def _fill(
-    make: functools.partial, wrt: object, place: list, given: dict[str, jax.Array] | None
+    make: functools.partial, wrt: object, place: list, given: dict[str, jax.Array]
 ) -> list[states.Tree]:
     """Trainable and frozen arrays: from `given` where it has them, else drawn on the mesh."""
 
     def drawn() -> list[dict[str, jax.Array]]:
         flat = [states.paths(tree) for tree in states.divide(make(), wrt)[1:]]
-        return [
-            {path: x for path, x in tree.items() if given is None or not _name(path)}
-            for tree in flat
-        ]
+        return [{path: x for path, x in tree.items() if _name(path) not in given} for tree in flat]
 
     flat_place = [states.paths(tree) for tree in place]
     wanted = [

@@ -7,11 +7,13 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from flax import nnx
 
 from omni_smola.training.state import Assemble, Tree
 
 Array = jax.Array
 Batch = dict[str, Array]
+Penalty = Callable[[nnx.Module, Batch], Array]
 
 
 @flax.struct.dataclass
@@ -58,24 +60,43 @@ def make_train_step(
     accumulate: int = 1,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
+    penalty: Penalty | None = None,
+    noise_seed: int | None = None,
 ) -> Callable[[TrainState, Tree, Batch], tuple[TrainState, dict[str, Array]]]:
     """The function (state, frozen, batch) -> (state, metrics), to be jitted.
 
     `jax.grad` is taken with respect to `state.trainable` only: gradients of frozen weights are
     never formed. With `accumulate` > 1 the batch is worked through in that many parts, and the loss
     is the mean over the tokens of the whole batch all the same.
+
+    Args:
+      assemble: (trainable, frozen) -> model. optimizer, schedule: of the updates.
+      accumulate, label_smoothing, z_loss: see the config.
+      penalty: (model, batch) -> () float32, added to the mean loss of the tokens.
+      noise_seed: where the experts' noise (dropout, Gumbel) comes from, a pure function of it and
+        the step; None for experts without any.
     """
 
     def loss(trainable: Tree, frozen: Tree, batch: Batch) -> tuple[Array, dict[str, Array]]:
-        logits = assemble(trainable, frozen)(batch)
-        return cross_entropy(logits, batch["target"], batch["target_mask"], label_smoothing, z_loss)
+        model = assemble(trainable, frozen)
+        logits = model(batch)
+        total, sums = cross_entropy(
+            logits, batch["target"], batch["target_mask"], label_smoothing, z_loss
+        )
+        if penalty is not None:
+            # Weighted by the tokens, as everything is divided by their number in the end.
+            sums["penalty"] = penalty(model, batch) * sums["tokens"]
+            total = total + sums["penalty"]
+        return total, sums
 
     gradient = jax.grad(loss, has_aux=True)
 
     def summed(trainable: Tree, frozen: Tree, batch: Batch) -> tuple[Tree, dict[str, Array]]:
         if accumulate == 1:
             return gradient(trainable, frozen, batch)
-        parts = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), batch)
+        parts = {k: x.reshape(accumulate, -1, *x.shape[1:]) for k, x in batch.items() if k != "key"}
+        if "key" in batch:
+            parts["key"] = jax.random.split(batch["key"], accumulate)
 
         def add(total, part):
             return jax.tree.map(jnp.add, total, gradient(trainable, frozen, part)), None
@@ -87,6 +108,8 @@ def make_train_step(
     def train_step(
         state: TrainState, frozen: Tree, batch: Batch
     ) -> tuple[TrainState, dict[str, Array]]:
+        if noise_seed is not None:
+            batch = batch | {"key": jax.random.fold_in(jax.random.key(noise_seed), state.step)}
         grads, sums = summed(state.trainable, frozen, batch)
         tokens = jnp.maximum(sums["tokens"], 1.0)
         grads = jax.tree.map(lambda g: g / tokens, grads)
@@ -97,6 +120,8 @@ def make_train_step(
             "gradient_norm": optax.global_norm(grads),
             "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
         }
+        if "penalty" in sums:
+            metrics["penalty"] = sums["penalty"] / tokens
         trainable = optax.apply_updates(state.trainable, updates)
         return TrainState(state.step + 1, trainable, optimizer_state), metrics
 
