@@ -19,7 +19,7 @@ PROGRESS = re.compile(
     r"\[\d\d:\d\d:\d\d\] \S.*"
     r"|step \d+/\d+  compiled and ran in [\d.]+ s"
     r"|step \d+/\d+  loss [\d.]+  token accuracy [\d.]+%  [\d.]+ steps/s  \d+ examples/s  \S+ left"
-    r"|(frozen|smola) \d+: task \d of \d, \w+: \d+ examples, [\d.]+ examples/s, \S+ [\d.]+"
+    r"|test-(frozen|smola) \d+: task \d of \d, \w+: \d+ examples, [\d.]+ examples/s, \S+ [\d.]+"
 )
 
 
