@@ -37,10 +37,12 @@ ROWS += [f"vision=semantic,language={row}" for row in LANGUAGE]
 ROWS += ["vision=three,language=mole_instance,smola=2-2-2"]
 
 
-def compiled(function, *arguments):
-    """Without optimisations: each program runs a step or two, and compiling is all that lasts."""
-    options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-    return jax.jit(function).lower(*arguments).compile(compiler_options=options)
+@pytest.fixture(autouse=True)
+def quickly_compiled():
+    """Each program here runs a step or two: compiling is all that lasts."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.mark.slow
@@ -67,7 +69,7 @@ def test_a_row_builds_trains_and_answers(small_mome, row):
     before = jax.tree.map(np.asarray, model.trainable)
     frozen = jax.tree.map(np.asarray, model.frozen)
     state = TrainState(zero, model.trainable, optimizer.init(model.trainable))
-    run = compiled(step, state, model.frozen, batch)
+    run = jax.jit(step)
     for _ in range(2):
         state, metrics = run(state, model.frozen, batch)
         assert np.isfinite(metrics["loss"]) and float(metrics["gradient_norm"]) > 0
@@ -76,13 +78,13 @@ def test_a_row_builds_trains_and_answers(small_mome, row):
     assert np.mean(jax.tree.leaves(moved)) > 0.5
     jax.tree.map(np.testing.assert_array_equal, frozen, model.frozen)
 
+    @jax.jit
     def generate(trainable, frozen, batch):
         answering = model.assemble(trainable, frozen)
         cache = answering.init_cache(batch, 3)
         greedy = decode.Decoding(method="greedy")
         return decode.decode(answering.step, cache, 4, 3, greedy, jax.random.key(0))
 
-    arguments = (state.trainable, model.frozen, batch)
-    ids = np.asarray(compiled(generate, *arguments)(*arguments))
+    ids = np.asarray(generate(state.trainable, model.frozen, batch))
     assert ids.shape == (4, 3) and np.all((ids >= 0) & (ids < 40))
     assert states.count(state.trainable) > 0
