@@ -29,19 +29,11 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config = configs.defaults()
     config.name = "pali_pretrain"
     config.batch_size = 32
-    config.experts.method = "full"
+    configs.set_pretraining(config)
     for task, rate in RATES[stage].items():
         config.data.rates[f"pretrain_{task}"] = rate
     config.data.prompt_length = 24
     config.data.target_length = 20
-    config.optimizer.b2 = 0.98
-    config.optimizer.weight_decay = 0.01
-    config.log_every = 100
-    config.eval.split = "validation"
-    config.eval.examples = 200
-    config.eval.baseline = False
-    config.eval.batch_size = 100
-    config.checkpoint.every = 500
     if stage == 1:
         config.steps = 4500
         config.backbone.init = "random"

@@ -1,4 +1,4 @@
-"""How the three small vision encoders of configs/mome.py were trained, each to see something else.
+"""How the three small vision encoders of configs/mome.py are trained, each to see something else.
 
 Arguments after the colon:
   encoder   semantic: captions of one object, its colour and shape
@@ -32,21 +32,13 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.steps = 1500
     config.backbone.name = f"tiny_{arg.encoder}"
     config.backbone.init = "random"
-    config.experts.method = "full"
+    configs.set_pretraining(config)
     for task in LESSONS[arg.encoder]:
         config.data.rates[task] = 1.0
     config.data.prompt_length = 16
     config.data.target_length = 16
     config.optimizer.learning_rate = 1.5e-3
     config.optimizer.warmup = 100
-    config.optimizer.b2 = 0.98
-    config.optimizer.weight_decay = 0.01
-    config.log_every = 100
-    config.eval.split = "validation"
-    config.eval.examples = 200
-    config.eval.baseline = False
-    config.eval.batch_size = 100
-    config.checkpoint.every = 500
     config.export = f"runs/vision/{arg.encoder}.safetensors"
     config.export_part = "vision"
     return config

@@ -29,6 +29,19 @@ def set_tasks(config: ml_collections.ConfigDict, tasks: str) -> None:
         config.data.rates[task] = 1.0
 
 
+def set_pretraining(config: ml_collections.ConfigDict) -> None:
+    """What all pretraining of small backbones shares: every weight, judged on validation splits."""
+    config.experts.method = "full"
+    config.optimizer.b2 = 0.98
+    config.optimizer.weight_decay = 0.01
+    config.log_every = 100
+    config.eval.split = "validation"
+    config.eval.examples = 200
+    config.eval.baseline = False
+    config.eval.batch_size = 100
+    config.checkpoint.every = 500
+
+
 def defaults() -> ml_collections.ConfigDict:
     """All fields of a run, commented group by group."""
     config = ml_collections.ConfigDict()

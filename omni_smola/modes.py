@@ -33,10 +33,7 @@ def train(run: Run) -> str:
     """Evaluates the frozen backbone, trains, evaluates again; returns the report."""
     config, model = run.config, run.model
     run.register_tasks()
-    state = run.fresh_state()
-    if run.checkpoints.latest() is not None:
-        state = run.checkpoints.restore(state)
-        say(f"resuming {run.workdir} at step {int(state.step)}")
+    state = _newest_state(run)
     _write_config(run)
     say(
         f"{config.backbone.name}: {states.count(model.frozen):,} frozen parameters, "
@@ -76,9 +73,7 @@ def train_first_stage(config: ml_collections.ConfigDict, workdir: str) -> None:
     run = Run(stages.first_stage(config), stages.folder(config, workdir))
     if run.checkpoints.latest() != run.config.steps:
         run.register_tasks()
-        state = run.fresh_state()
-        if run.checkpoints.latest() is not None:
-            state = run.checkpoints.restore(state)
+        state = _newest_state(run)
         _write_config(run)
         say(f"first stage: one adapter, {run.config.steps} steps, in {run.workdir}")
         with ScalarWriter(run.workdir, primary=jax.process_index() == 0) as writer:
@@ -136,6 +131,15 @@ def routing(run: Run) -> str:
     routings.write_csv(files[0], rows)
     routings.draw(files[1], rows)
     return "\n".join([routings.table(rows), *files])
+
+
+def _newest_state(run: Run) -> TrainState:
+    """The state of the newest checkpoint, or step 0."""
+    state = run.fresh_state()
+    if run.checkpoints.latest() is not None:
+        state = run.checkpoints.restore(state)
+        say(f"resuming {run.workdir} at step {int(state.step)}")
+    return state
 
 
 def _steps(run: Run, state: TrainState, evaluate_now: Callable, writer: ScalarWriter) -> TrainState:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from omni_smola.metrics.inputs import check_inputs, mean_percent
+from omni_smola.metrics.inputs import matches
 
 
 def normalize(text: str) -> str:
@@ -25,9 +25,4 @@ def exact_match(
     Raises:
       UserError: see `check_inputs`.
     """
-    check_inputs("exact_match", predictions, references)
-    hits = [
-        normalize(prediction) in map(normalize, answers)
-        for prediction, answers in zip(predictions, references, strict=True)
-    ]
-    return {"exact_match": mean_percent(hits)}
+    return matches("exact_match", predictions, references, normalize)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from omni_smola.metrics.inputs import check_inputs, mean_percent
+from omni_smola.metrics.inputs import matches
 from omni_smola.metrics.vqa_accuracy import normalize
 
 
@@ -23,9 +23,7 @@ def gqa_accuracy(
     Raises:
       UserError: see `check_inputs`.
     """
-    check_inputs("gqa_accuracy", predictions, references)
-    hits = [p in list(answers) for p, answers in zip(predictions, references, strict=True)]
-    return {"gqa_accuracy": mean_percent(hits)}
+    return matches("gqa_accuracy", predictions, references, str)
 
 
 def gqa_accuracy_lavis(
@@ -45,9 +43,4 @@ def gqa_accuracy_lavis(
     Raises:
       UserError: see `check_inputs`.
     """
-    check_inputs("gqa_accuracy_lavis", predictions, references)
-    hits = [
-        normalize(prediction) in map(normalize, answers)
-        for prediction, answers in zip(predictions, references, strict=True)
-    ]
-    return {"gqa_accuracy_lavis": mean_percent(hits)}
+    return matches("gqa_accuracy_lavis", predictions, references, normalize)

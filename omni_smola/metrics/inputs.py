@@ -1,6 +1,6 @@
-"""The check that every metric makes of what it is given."""
+"""What metrics share: the check of what they are given, the mean, and matching by normal form."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from omni_smola.errors import UserError
 
@@ -45,3 +45,22 @@ def check_inputs(
 def mean_percent(scores: Sequence[float]) -> float:
     """Mean of scores in [0, 1], times 100."""
     return 100.0 * sum(scores) / len(scores)
+
+
+def matches(
+    metric: str,
+    predictions: Sequence[str],
+    references: Sequence[Sequence[str]],
+    normalize: Callable[[str], str],
+) -> dict[str, float]:
+    """{metric: share of predictions that equal one of their references, both normalised, x 100}.
+
+    Raises:
+      UserError: see `check_inputs`.
+    """
+    check_inputs(metric, predictions, references)
+    hits = [
+        normalize(prediction) in map(normalize, answers)
+        for prediction, answers in zip(predictions, references, strict=True)
+    ]
+    return {metric: mean_percent(hits)}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from omni_smola.metrics.exact_match import normalize
 from omni_smola.metrics.groups import by_group
-from omni_smola.metrics.inputs import check_inputs, mean_percent
+from omni_smola.metrics.inputs import matches
 
 _WORDS = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen
     fifteen sixteen seventeen eighteen nineteen twenty""".split()
@@ -34,12 +34,7 @@ def tallyqa_accuracy(
     """
     if groups is not None:
         return by_group(tallyqa_accuracy, predictions, references, groups)
-    check_inputs("tallyqa_accuracy", predictions, references)
-    hits = [
-        _numeral(prediction) in map(_numeral, answers)
-        for prediction, answers in zip(predictions, references, strict=True)
-    ]
-    return {"tallyqa_accuracy": mean_percent(hits)}
+    return matches("tallyqa_accuracy", predictions, references, _numeral)
 
 
 def _numeral(text: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from omni_smola.metrics.exact_match import normalize
-from omni_smola.metrics.inputs import check_inputs, mean_percent
+from omni_smola.metrics.inputs import matches
 
 _VERDICTS = dict.fromkeys(["yes", "true", "1"], "yes") | dict.fromkeys(["no", "false", "0"], "no")
 
@@ -27,12 +27,7 @@ def yes_no_accuracy(
     Raises:
       UserError: see `check_inputs`.
     """
-    check_inputs("yes_no_accuracy", predictions, references)
-    hits = [
-        _verdict(prediction) in map(_verdict, answers)
-        for prediction, answers in zip(predictions, references, strict=True)
-    ]
-    return {"yes_no_accuracy": mean_percent(hits)}
+    return matches("yes_no_accuracy", predictions, references, _verdict)
 
 
 def _verdict(text: str) -> str:

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from omni_smola.errors import UserError
 from omni_smola.models.layers import Precision
 from omni_smola.models.sentence_encoder import BertConfig, SentenceEncoder
+from omni_smola.pretrained.native import mismatches
 
 WEIGHTS = "model.safetensors"
 
@@ -192,13 +193,7 @@ def _plain_names(names: list[str]) -> dict[str, str]:
 
 
 def _check_shapes(file: pathlib.Path, wanted: Mapping, found: Mapping) -> None:
-    problems = [f"missing {name}" for name in sorted(wanted.keys() - found.keys())]
-    problems += [f"unexpected {name}" for name in sorted(found.keys() - wanted.keys())]
-    problems += [
-        f"{name} is {found[name]} instead of {wanted[name]}"
-        for name in sorted(wanted.keys() & found.keys())
-        if found[name] != wanted[name]
-    ]
+    problems = mismatches(wanted, found)
     if problems:
         raise UserError(
             f"The file {file} does not hold the weights that its config.json describes: "

@@ -83,6 +83,19 @@ def read(
         ) from error
 
 
+def mismatches(
+    wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]
+) -> list[str]:
+    """What is wrong with the tensors of a file, name -> shape: missing, unexpected, misshapen."""
+    problems = [f"missing {name}" for name in sorted(wanted.keys() - found.keys())]
+    problems += [f"unexpected {name}" for name in sorted(found.keys() - wanted.keys())]
+    return problems + [
+        f"{name} is {found[name]} instead of {wanted[name]}"
+        for name in sorted(wanted.keys() & found.keys())
+        if found[name] != wanted[name]
+    ]
+
+
 def load(path: str, model: nnx.Module, what: tuple[str, str] = BACKBONE) -> None:
     """Fills a bare backbone from a file, in the dtypes that its parameters have; see `read`."""
     state = nnx.state(model, nnx.Param)
@@ -104,13 +117,7 @@ def _check_names(
     wanted: Mapping[str, jax.Array],
     found: Mapping[str, tuple[int, ...]],
 ) -> None:
-    problems = [f"missing {name}" for name in sorted(wanted.keys() - found.keys())]
-    problems += [f"unexpected {name}" for name in sorted(found.keys() - wanted.keys())]
-    problems += [
-        f"{name} is {found[name]} instead of {wanted[name].shape}"
-        for name in sorted(wanted.keys() & found.keys())
-        if found[name] != tuple(wanted[name].shape)
-    ]
+    problems = mismatches({name: tuple(leaf.shape) for name, leaf in wanted.items()}, found)
     if problems:
         more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
         raise UserError(
