@@ -18,6 +18,7 @@ LESSONS = {
     "spatial": ("pretrain_box",),
     "reading": ("pretrain_document",),
 }
+STEPS = {"semantic": 1000, "spatial": 2000, "reading": 1200}
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
@@ -29,7 +30,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         )
     config = configs.defaults()
     config.name = f"vision_pretrain_{arg.encoder}"
-    config.steps = 1500
+    config.steps = STEPS[arg.encoder]
     config.backbone.name = f"tiny_{arg.encoder}"
     config.backbone.init = "random"
     configs.set_pretraining(config)

@@ -70,16 +70,22 @@ class Projection(nnx.Module):
 
 
 class RMSNorm(nnx.Module):
-    """T5's norm: no mean, no bias, eps 1e-6, statistics in float32."""
+    """T5's norm: no mean, no bias, eps 1e-6, statistics in float32.
 
-    def __init__(self, width: int, *, precision: Precision, epsilon: float = 1e-6):
+    With `offset` 1 the factor is 1 + scale and the stored scale starts at zero, as in Gemma.
+    """
+
+    def __init__(
+        self, width: int, *, precision: Precision, epsilon: float = 1e-6, offset: float = 0.0
+    ):
         self.epsilon = epsilon
-        self.scale = nnx.Param(jnp.ones((width,), precision.param_dtype))
+        self.offset = offset
+        self.scale = nnx.Param(jnp.full((width,), 1.0 - offset, precision.param_dtype))
 
     def __call__(self, x: Array) -> Array:
         y = x.astype(jnp.float32)
         y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + self.epsilon)
-        return (y * self.scale[...].astype(jnp.float32)).astype(x.dtype)
+        return (y * (self.offset + self.scale[...].astype(jnp.float32))).astype(x.dtype)
 
 
 class LayerNorm(nnx.Module):
@@ -140,20 +146,53 @@ def split_heads(x: Array, heads: int) -> Array:
     return x.reshape(*x.shape[:-1], heads, -1)
 
 
+def rotate(x: Array, positions: Array, *, base: float = 10_000.0, factor: float = 1.0) -> Array:
+    """Rotary position embedding (RoFormer, arXiv 2104.09864), pairing channel i with i + dim / 2.
+
+    Args:
+      x: (b, m, h, dim) queries or keys, dim even.
+      positions: (m,) or (b, m) integers.
+      base: of the wave lengths. factor: positions are divided by it (linear scaling).
+
+    Returns:
+      As x; angles in float32.
+    """
+    half = x.shape[-1] // 2
+    frequency = base ** (-jnp.arange(half, dtype=jnp.float32) / half) / factor
+    angle = positions.astype(jnp.float32)[..., None, None] * frequency
+    sine, cosine = jnp.sin(angle), jnp.cos(angle)
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    turned = [first * cosine - second * sine, second * cosine + first * sine]
+    return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+
+
 def attend(
-    query: Array, key: Array, value: Array, bias: Array | None, *, scale: float = 1.0
+    query: Array,
+    key: Array,
+    value: Array,
+    bias: Array | None,
+    *,
+    scale: float = 1.0,
+    softcap: float | None = None,
 ) -> Array:
     """Dot-product attention with an additive bias, softmax in float32.
 
     Args:
-      query: (b, m, h, dim). key, value: (b, n, h, dim).
+      query: (b, m, h, dim). key, value: (b, n, g, dim), g a divisor of h: each key head serves
+        h / g query heads that lie next to each other.
       bias: broadcastable to (b, h, m, n), NEGATIVE where a key is not to be seen.
       scale: factor on the logits (T5: 1).
+      softcap: bounds the logits, cap * tanh(logits / cap), before the bias (Gemma 2).
 
     Returns:
       (b, m, h * dim) in the dtype of `value`.
     """
+    if key.shape[2] != query.shape[2]:
+        repeats = query.shape[2] // key.shape[2]
+        key, value = (jnp.repeat(x, repeats, axis=2) for x in (key, value))
     logits = jnp.einsum("bmhd,bnhd->bhmn", query, key).astype(jnp.float32) * scale
+    if softcap is not None:
+        logits = softcap * jnp.tanh(logits / softcap)
     if bias is not None:
         logits = logits + bias
     weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)

@@ -26,7 +26,7 @@ Array = jax.Array
 
 SMALL = {
     "semantic": ViTConfig(image_size=96, patch_size=12, width=96, depth=3, mlp=384, heads=3),
-    "spatial": ViTConfig(image_size=96, patch_size=8, width=96, depth=3, mlp=384, heads=3),
+    "spatial": ViTConfig(image_size=96, patch_size=12, width=96, depth=3, mlp=384, heads=3),
     "reading": ViTConfig(image_size=96, patch_size=8, width=128, depth=3, mlp=512, heads=4),
 }
 
