@@ -83,7 +83,8 @@ def defaults() -> ml_collections.ConfigDict:
     # MoME's vision experts, in place of the backbone's own vision tower.
     config.vision = ml_collections.ConfigDict()
     config.vision.encoders = ""  # joined by +, such as semantic+spatial+reading; "" is the tower
-    config.vision.init = "runs/vision"  # a folder of NAME.safetensors files, or "random"
+    # "shipped", "random", or a folder of NAME.safetensors files.
+    config.vision.init = "shipped"
     config.vision.transform = "adt"  # adt, average, cross_attention
     config.vision.aggregate = "router"  # router, addition
     config.vision.cls = ""  # encoder whose CLS is put before the tokens, not routed
@@ -106,6 +107,12 @@ def defaults() -> ml_collections.ConfigDict:
     config.language.where = ""  # regular expression of paths; "" is every feed-forward
     config.language.stage_1 = ""  # workdir of single adapters that the experts start from
     config.language.stage_1_steps = 0  # of that stage, if it is to be trained first
+
+    # What MoME's routers read of the instruction.
+    config.instruction = ml_collections.ConfigDict()
+    # A folder of MiniLM or another BERT; "" is the mean of the prompt's own embedded tokens.
+    config.instruction.encoder = ""
+    config.instruction.length = 64  # WordPiece tokens, where there is such an encoder
 
     config.data = ml_collections.ConfigDict()
     config.data.rates = ml_collections.ConfigDict()  # task -> relative rate of sampling

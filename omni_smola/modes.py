@@ -105,6 +105,8 @@ def predict(run: Run, image: str | None, prompt: str) -> str:
         vocabulary=run.vocabulary,
         prompt_length=run.config.data.prompt_length,
         resolution=run.model.image_size,
+        views=run.model.views,
+        instruction=run.instruction,
         rows=run.mesh.shape["data"] * run.mesh.shape["fsdp"],
     )
     trainable = run.model.trainable

@@ -41,6 +41,7 @@ class Run:
         self.optimizer, self.schedule = optimizer.make_optimizer(config.optimizer, config.steps)
         self.model = make_model(config, self.mesh)
         self.vocabulary = _vocabulary(config, self.model.vocabulary)
+        self.instruction = _instruction(config)
         if config.export and config.experts.method != "full":
             raise UserError(
                 f"config.export is {config.export!r}, but only experts.method=full trains a whole "
@@ -91,6 +92,7 @@ class Run:
             target_length=data.target_length,
             resolution=self.model.image_size,
             views=self.model.views,
+            instruction=self.instruction,
         )
 
     def eval_batches(self, task: str) -> Iterator:
@@ -106,6 +108,7 @@ class Run:
             target_length=config.data.target_length,
             resolution=self.model.image_size,
             views=self.model.views,
+            instruction=self.instruction,
             limit=config.eval.examples or None,
         )
 
@@ -157,6 +160,15 @@ class Run:
 
 def _decoding(config: ml_collections.ConfigDict) -> decoding.Decoding:
     return decoding.Decoding(**config.decode.to_dict(), seed=config.seed)
+
+
+def _instruction(config: ml_collections.ConfigDict) -> Any:
+    """The tokenizer of the encoder of instructions; None where there is no such encoder."""
+    if not config.instruction.encoder:
+        return None
+    from omni_smola.data import instruction
+
+    return instruction.load(config.instruction.encoder, config.instruction.length)
 
 
 def _vocabulary(config: ml_collections.ConfigDict, size: int) -> Any:

@@ -1,4 +1,9 @@
-"""Settings of every test: eight CPU devices, quiet TensorFlow. Set before anything imports JAX."""
+"""Settings of every test, made before anything imports JAX: eight CPU devices, quiet TensorFlow.
+
+Programs are compiled without most optimisations: a test runs each but a few times, and compiling
+would take most of the suite's time. The fixture `optimized` compiles as users' runs do, as does the
+command line in processes of its own.
+"""
 
 import os
 import pathlib
@@ -7,6 +12,7 @@ import sys
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = (
         os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
@@ -15,6 +21,17 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture
+def optimized():
+    """Compiles what the test compiles as a user's run does."""
+    import jax
+
+    before = jax.config.jax_disable_most_optimizations
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +74,9 @@ class Command:
             "JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "TFDS_DATA_DIR": str(data),
         }
-        del self._env["TF_CPP_MIN_LOG_LEVEL"]  # what the program itself makes of it is tested
+        # What the program itself makes of these is tested.
+        for name in ("TF_CPP_MIN_LOG_LEVEL", "JAX_DISABLE_MOST_OPTIMIZATIONS"):
+            del self._env[name]
 
     def __call__(self, *arguments: str) -> subprocess.CompletedProcess:
         """Runs to the end."""
@@ -164,3 +183,56 @@ def small_mome():
         patch.setattr(vision_encoders, "SMALL", encoders)
         patch.setitem(shapes.PALI, "tiny", tiny)
         yield SmallMome(encoders)
+
+
+BERT_WORDS = "[PAD] [UNK] [CLS] [SEP] how many what is answer in en : ? ##s the".split()
+
+
+@pytest.fixture(scope="session")
+def sentence_folder(tmp_path_factory) -> pathlib.Path:
+    """A Hugging Face folder of a tiny BERT with random weights, as MiniLM's is."""
+    import json
+
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    width, mlp, layers = 6, 10, 2
+    fields = {
+        "model_type": "bert",
+        "hidden_act": "gelu",
+        "vocab_size": len(BERT_WORDS),
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 3,
+        "intermediate_size": mlp,
+        "max_position_embeddings": 16,
+        "type_vocab_size": 2,
+        "layer_norm_eps": 1e-12,
+    }
+    linears = {f"attention.self.{name}": (width, width) for name in ("query", "key", "value")} | {
+        "attention.output.dense": (width, width),
+        "intermediate.dense": (mlp, width),
+        "output.dense": (width, mlp),
+    }
+    norms = ("attention.output.LayerNorm", "output.LayerNorm")
+    shapes = {
+        "embeddings.word_embeddings.weight": (len(BERT_WORDS), width),
+        "embeddings.position_embeddings.weight": (16, width),
+        "embeddings.token_type_embeddings.weight": (2, width),
+        "embeddings.LayerNorm.weight": (width,),
+        "embeddings.LayerNorm.bias": (width,),
+    }
+    for layer in (f"encoder.layer.{i}." for i in range(layers)):
+        for name, shape in linears.items():
+            shapes |= {f"{layer}{name}.weight": shape, f"{layer}{name}.bias": shape[:1]}
+        for name in norms:
+            shapes |= {f"{layer}{name}.weight": (width,), f"{layer}{name}.bias": (width,)}
+    rng = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("sentence_encoder")
+    (folder / "config.json").write_text(json.dumps(fields))
+    (folder / "vocab.txt").write_text("\n".join(BERT_WORDS) + "\n")
+    save_file(
+        {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()},
+        folder / "model.safetensors",
+    )
+    return folder

@@ -22,9 +22,15 @@ RUN = (
 
 
 @pytest.mark.slow
-def test_two_stages_and_the_picture_of_their_routers(command, tmp_path):
+def test_two_stages_and_the_picture_of_their_routers(command, tmp_path, sentence_folder):
     workdir = tmp_path / "run"
-    done = command(*RUN, f"--workdir={workdir}")
+    run = (
+        *RUN,
+        f"--config.instruction.encoder={sentence_folder}",
+        "--config.instruction.length=9",
+        f"--workdir={workdir}",
+    )
+    done = command(*run)
     assert done.returncode == 0, done.stderr
     assert "first stage: one adapter, 3 steps" in done.stderr
     assert (workdir / "stage_1" / "checkpoints" / "3").is_dir()
@@ -32,7 +38,7 @@ def test_two_stages_and_the_picture_of_their_routers(command, tmp_path):
     assert "MoME" in done.stdout and "mini_count" in done.stdout
     assert (workdir / "predictions" / "test-mome-4" / "mini_count.jsonl").is_file()
 
-    done = command(*RUN, "--mode=routing", f"--workdir={workdir}")
+    done = command(*run, "--mode=routing")
     assert done.returncode == 0, done.stderr
     with open(workdir / "routing" / "step-4.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -46,3 +52,9 @@ def test_two_stages_and_the_picture_of_their_routers(command, tmp_path):
     with Image.open(workdir / "routing" / "step-4.png") as picture:
         assert min(picture.size) > 300
     assert "counting" in done.stdout and str(workdir) in done.stdout
+
+    image = tmp_path / "image.png"
+    Image.new("RGB", (30, 20), "red").save(image)
+    done = command(*run, "--mode=predict", f"--image={image}", "--prompt=Answer in en: how many?")
+    assert done.returncode == 0, done.stderr
+    assert "checkpoint of step 4 answers" in done.stderr

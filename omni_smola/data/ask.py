@@ -11,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from omni_smola.data import sources
 from omni_smola.data.features import decode_views, no_image
+from omni_smola.data.instruction import InstructionTokenizer
 from omni_smola.errors import UserError
 from omni_smola.views import View
 
@@ -24,6 +25,7 @@ def make_batch(
     resolution: int,
     rows: int = 1,
     views: Mapping[str, View] | None = None,
+    instruction: InstructionTokenizer | None = None,
 ) -> dict[str, np.ndarray]:
     """A batch of `rows` equal rows.
 
@@ -31,7 +33,7 @@ def make_batch(
       image: a file that Pillow reads, or None for a prompt without an image.
       prompt: text; it is cut to `prompt_length` tokens, EOS included.
       vocabulary: a seqio.Vocabulary.
-      resolution, views: as in `pipeline.train_batches`.
+      resolution, views, instruction: as in `pipeline.train_batches`.
 
     Raises:
       UserError: the file does not exist, or does not decode.
@@ -44,7 +46,12 @@ def make_batch(
         seen = no_image(resolution, views)
     else:
         seen = decode_views(tf.constant(_read(image)), resolution, views)
+    instructed = {}
+    if instruction is not None:
+        names = ("instruction", "instruction_mask")
+        instructed = dict(zip(names, instruction([prompt] * rows), strict=True))
     return {
+        **instructed,
         **{name: np.repeat(field.numpy()[None], rows, axis=0) for name, field in seen.items()},
         "image_mask": np.full((rows,), image is not None),
         "prompt": tokens,

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from omni_smola.data import tasks as task_table
 from omni_smola.data.features import Converter
+from omni_smola.data.instruction import InstructionTokenizer
 from omni_smola.data.schedule import Schedule
 from omni_smola.data.sources import mapped, parse_record
 from omni_smola.errors import UserError
@@ -45,6 +46,7 @@ def train_batches(
     host_index: int = 0,
     host_count: int = 1,
     views: Mapping[str, View] | None = None,
+    instruction: InstructionTokenizer | None = None,
 ) -> Iterator[Batch]:
     """The endless stream of this host's training batches, from step `start_step` on.
 
@@ -58,6 +60,8 @@ def train_batches(
       split: the split of every task.
       host_index, host_count: which rows of the global batch are this host's.
       views: name -> how a vision encoder sees the image; each adds its fields, see `views`.
+      instruction: of the encoder that embeds prompts for routers; it adds instruction (b, n) int32
+        and instruction_mask (b, n) bool, the prompt's text in its own tokens.
 
     Yields:
       With b = batch_size / host_count, p = prompt_length, t = target_length, r = resolution:
@@ -78,10 +82,22 @@ def train_batches(
         )
     stream = _Stream(rates, seed, split, batch_size, host_index, host_count)
     lengths = {"prompt": prompt_length, "target": target_length, "image": 1}
-    converter = Converter(resolution, {"task": _Spec(tf.int32, rank=0)}, _CORES, views)
-    dataset = converter(stream.mixed(start_step, lengths), lengths | {"task": 1})
+    extras = {"task": _Spec(tf.int32, rank=0)}
+    if instruction is not None:
+        extras["prompt_text"] = _Spec(tf.string, rank=0)
+    converter = Converter(resolution, extras, _CORES, views)
+    dataset = converter(stream.mixed(start_step, lengths), lengths | dict.fromkeys(extras, 1))
     dataset = dataset.batch(batch_size // host_count, drop_remainder=True).prefetch(2)
-    return _explained(_Reader(dataset), stream, start_step)
+    batches = _explained(_Reader(dataset), stream, start_step)
+    if instruction is None:
+        return batches
+    return (batch | _instructed(batch.pop("prompt_text"), instruction) for batch in batches)
+
+
+def _instructed(texts: np.ndarray, instruction: InstructionTokenizer) -> Batch:
+    """The prompts (b,) as bytes -> the fields of a batch that a sentence encoder reads."""
+    tokens, mask = instruction(texts)
+    return {"instruction": tokens, "instruction_mask": mask}
 
 
 class _Stream:
@@ -159,13 +175,15 @@ def eval_batches(
     limit: int | None = None,
     task_index: int = 0,
     views: Mapping[str, View] | None = None,
+    instruction: InstructionTokenizer | None = None,
 ) -> Iterator[tuple[Batch, list[dict[str, Any]]]]:
     """One pass over a split of a task, in order.
 
     Args:
       task_name: a registered task.
       split: the split.
-      batch_size, prompt_length, target_length, resolution, views: as in `train_batches`.
+      batch_size, prompt_length, target_length, resolution, views, instruction: as in
+        `train_batches`.
       limit: only the first so many examples.
       task_index: the value of `task` in the batches.
 
@@ -189,7 +207,19 @@ def eval_batches(
     converter = Converter(resolution, _EVAL_EXTRAS, _CORES, views)
     dataset = converter(dataset, lengths | dict.fromkeys(_EVAL_EXTRAS, 1))
     rows = _Reader(dataset.prefetch(batch_size))
-    return _batched(rows, task, split, batch_size, task_index)
+    batches = _batched(rows, task, split, batch_size, task_index)
+    if instruction is None:
+        return batches
+    return (
+        (batch | _prompted(batch, examples, instruction), examples) for batch, examples in batches
+    )
+
+
+def _prompted(
+    batch: Batch, examples: list[dict[str, Any]], instruction: InstructionTokenizer
+) -> Batch:
+    fill = len(batch["example_mask"]) - len(examples)
+    return _instructed([example["prompt"] for example in examples] + [""] * fill, instruction)
 
 
 def _batched(

@@ -23,6 +23,7 @@ from omni_smola.models import shapes, vision_encoders
 from omni_smola.models.layers import Precision
 from omni_smola.models.mome import Mome, MomeConfig
 from omni_smola.models.pali import Pali, PaliConfig
+from omni_smola.models.sentence_encoder import BertConfig
 from omni_smola.models.t5 import Options
 from omni_smola.views import View
 
@@ -53,17 +54,19 @@ def backbone(
     config: ml_collections.ConfigDict,
     rngs: nnx.Rngs,
     vision: ml_collections.ConfigDict | None = None,
+    sentence: BertConfig | None = None,
 ) -> Pali:
     """The backbone of `config.backbone` with fresh weights.
 
     It is bare, but for MoME's mixture of vision experts where `vision` (`config.vision`) names
-    encoders.
+    encoders, and for the encoder of instructions that `sentence` describes.
     """
     precision = Precision(jnp.dtype(config.dtype), jnp.dtype(config.param_dtype))
     options = Options(precision, config.remat, config.unroll)
     if vision is None or not vision.encoders:
-        return Pali(sizes(config), options=options, rngs=rngs)
-    return Mome(MomeConfig(sizes(config), move_config(vision)), options=options, rngs=rngs)
+        return Pali(sizes(config), options=options, sentence=sentence, rngs=rngs)
+    sizes_and_experts = MomeConfig(sizes(config), move_config(vision))
+    return Mome(sizes_and_experts, options=options, sentence=sentence, rngs=rngs)
 
 
 def move_config(config: ml_collections.ConfigDict) -> MoveConfig:

@@ -12,6 +12,7 @@ from flax import nnx
 from omni_smola.experts.move import Move, MoveConfig, shares
 from omni_smola.models import vision_encoders
 from omni_smola.models.pali import Batch, Pali, PaliConfig, visual_kinds
+from omni_smola.models.sentence_encoder import BertConfig
 from omni_smola.models.t5 import Options
 
 Array = jax.Array
@@ -28,8 +29,15 @@ class MomeConfig:
 class Mome(Pali):
     """Images through several encoders, and a prompt, to the logits of a target."""
 
-    def __init__(self, config: MomeConfig, *, options: Options | None = None, rngs: nnx.Rngs):
-        super().__init__(config.pali, options=options, vision=False, rngs=rngs)
+    def __init__(
+        self,
+        config: MomeConfig,
+        *,
+        options: Options | None = None,
+        sentence: BertConfig | None = None,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(config.pali, options=options, vision=False, sentence=sentence, rngs=rngs)
         precision = self.options.precision
         self.encoders = nnx.Dict(
             {

@@ -13,7 +13,7 @@ from flax import nnx
 from omni_smola.experts import attach
 from omni_smola.kinds import Kind
 from omni_smola.models import layers, t5, vit
-from omni_smola.models.sentence_encoder import mean_embedding
+from omni_smola.models.sentence_encoder import BertConfig, SentenceEncoder, mean_embedding
 
 Array = jax.Array
 Batch = dict[str, Array]
@@ -36,15 +36,22 @@ class Pali(nnx.Module):
         *,
         options: t5.Options | None = None,
         vision: bool = True,
+        sentence: BertConfig | None = None,
         rngs: nnx.Rngs,
     ):
-        """vision: whether to build the ViT and its projection; Mome has others in their place."""
+        """A model with fresh weights.
+
+        Args:
+          vision: whether to build the ViT and its projection; Mome has others in their place.
+          sentence: of the encoder that embeds instructions; None is `mean_embedding` of prompts.
+        """
         language = config.language
         options = options or t5.Options()
         self.config = config
         self.options = options
-        self.instruction_width = language.d_model
         precision = options.precision
+        self.instruction_width = sentence.width if sentence else language.d_model
+        self.sentence = sentence and SentenceEncoder(sentence, precision=precision, rngs=rngs)
         if vision:
             self.vision = vit.ViT(
                 config.vision,
@@ -87,7 +94,12 @@ class Pali(nnx.Module):
         return self.visual_projection(visual, kinds)["projection"], kinds
 
     def instruction(self, batch: Batch) -> Array:
-        """The embedding (b, e) float32 of the instruction, on which instances are routed."""
+        """The embedding (b, e) float32 of the instruction, on which instances are routed.
+
+        A sentence encoder reads instruction (b, n) int32 and instruction_mask (b, n) bool.
+        """
+        if self.sentence is not None:
+            return self.sentence(batch["instruction"], batch["instruction_mask"])
         return mean_embedding(self.embed(batch["prompt"]), batch["prompt_mask"])
 
     def encode(self, batch: Batch) -> tuple[Array, Array, Array]:

@@ -15,6 +15,7 @@ from safetensors.flax import save_file
 from omni_smola.errors import UserError
 
 SHIPPED = {"tiny": "tiny.safetensors"}
+SHIPPED_TOWERS = ("semantic", "spatial", "reading")
 
 
 def shipped(name: str) -> str:
@@ -26,6 +27,23 @@ def shipped(name: str) -> str:
             "--config.backbone.init=random."
         )
     return str(resources.files("omni_smola.pretrained") / SHIPPED[name])
+
+
+def tower(folder: str, name: str) -> str:
+    """The file of a vision encoder: in this package for the folder "shipped".
+
+    Raises:
+      UserError: no encoder of that name is shipped.
+    """
+    if folder != "shipped":
+        return os.path.join(os.path.expanduser(folder), f"{name}.safetensors")
+    if name not in SHIPPED_TOWERS:
+        raise UserError(
+            f"No weights of the vision encoder {name!r} are shipped, only of "
+            f"{', '.join(SHIPPED_TOWERS)}: give the folder of {name}.safetensors by "
+            "--config.vision.init=FOLDER, or draw weights by --config.vision.init=random."
+        )
+    return str(resources.files("omni_smola.pretrained") / f"tower_{name}.safetensors")
 
 
 def save(path: str, model: nnx.Module, metadata: Mapping[str, str], dtype: Any) -> None:
@@ -43,7 +61,7 @@ def save(path: str, model: nnx.Module, metadata: Mapping[str, str], dtype: Any) 
 
 
 BACKBONE = ("backbone", "--config.backbone.init=PATH")
-TOWER = ("vision tower", "--config.vision.init=FOLDER (or make it: configs/vision_pretrain.py)")
+TOWER = ("vision tower", "--config.vision.init=FOLDER")
 
 
 def read(

@@ -7,16 +7,16 @@ sharding: no device and no host ever holds more than its part of a 55B backbone'
 import dataclasses
 import functools
 import json
-import os
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 from flax import nnx
 from jax.sharding import Mesh
 
 from omni_smola.models import build
-from omni_smola.pretrained import native
+from omni_smola.pretrained import minilm, native
 from omni_smola.training import sharding
 from omni_smola.training import state as states
 from omni_smola.views import View
@@ -91,6 +91,7 @@ def identity(config: ml_collections.ConfigDict, fingerprint: str) -> dict[str, A
         "backbone": f"{config.backbone.name} {fingerprint}",
         "experts": plain["experts"],
         "vision": plain["vision"] | {"init": ""},
+        "instruction": plain["instruction"] | {"encoder": ""},
         "language": plain["language"] | {"stage_1": "", "stage_1_steps": 0},
         "seed": config.seed,
         "batch_size": config.batch_size,
@@ -102,7 +103,9 @@ def identity(config: ml_collections.ConfigDict, fingerprint: str) -> dict[str, A
 
 def _make(config: ml_collections.ConfigDict, attached: list[str]) -> nnx.Module:
     """Backbone and experts with fresh weights; writes the paths that got experts."""
-    model = build.backbone(config.backbone, nnx.Rngs(config.seed), config.vision)
+    folder = config.instruction.encoder
+    sentence = minilm.read_config(folder) if folder else None
+    model = build.backbone(config.backbone, nnx.Rngs(config.seed), config.vision, sentence)
     attached[:] = build.attach_experts(model, config.experts, nnx.Rngs(config.seed + 1))
     attached.extend(
         build.attach_language_experts(model, config.language, nnx.Rngs(config.seed + 2))
@@ -120,7 +123,8 @@ def _read(
     given = {}
     file = weight_file(config.backbone)
     if file is not None:
-        own = {path: leaf for path, leaf in wanted.items() if not path.startswith(towers)}
+        others = (*towers, _SENTENCE)
+        own = {path: leaf for path, leaf in wanted.items() if not path.startswith(others)}
         # Of a backbone that sees through other encoders, the file's own tower is left unread.
         unread = ("vision/", "visual_projection/") if towers else ()
         given |= native.read(file, own, unread)
@@ -129,10 +133,15 @@ def _read(
             own = {
                 path.removeprefix(tower): x for path, x in wanted.items() if path.startswith(tower)
             }
-            folder = os.path.expanduser(config.vision.init)
-            file = os.path.join(folder, f"{tower.split('/')[1]}.safetensors")
+            file = native.tower(config.vision.init, tower.split("/")[1])
             read = native.read(file, own, what=native.TOWER)
             given |= {f"{tower}{path}": x for path, x in read.items()}
+    if config.instruction.encoder:
+        _, weights = minilm.load(config.instruction.encoder)
+        given |= {
+            f"{_SENTENCE}{path}": jnp.asarray(x, wanted[f"{_SENTENCE}{path}"].dtype)
+            for path, x in weights.items()
+        }
     return given
 
 
@@ -167,3 +176,4 @@ def _fill(
 
 
 _name = states.backbone_name
+_SENTENCE = "sentence/"  # Pali's encoder of instructions

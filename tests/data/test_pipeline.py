@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from omni_smola.data import tasks
+from omni_smola.data import instruction, tasks
 from omni_smola.data.pipeline import eval_batches, train_batches
 from omni_smola.errors import UserError
 
@@ -135,6 +135,23 @@ def test_references_are_what_the_metric_compares_with(tasks_of_three, write_fold
     ((batch, examples),) = eval_batches("pick", "validation", **SIZES)
     assert examples[0]["references"] == ["B"]
     assert not batch["image_mask"].any()
+
+
+def test_prompts_come_in_the_tokens_of_a_sentence_encoder_too(tasks_of_three, sentence_folder):
+    tokenizer = instruction.load(sentence_folder, 9)
+    [batch] = batches(1, instruction=tokenizer)
+    assert batch["instruction"].shape == (SIZES["batch_size"], 9) and "prompt_text" not in batch
+    want = tokenizer([decode(row) for row in batch["prompt"]])
+    np.testing.assert_array_equal(batch["instruction"], want[0])
+    np.testing.assert_array_equal(batch["instruction_mask"], want[1])
+    assert (want[1].sum(axis=1) > 2).all()
+
+    sizes = SIZES | {"batch_size": 4}
+    given = eval_batches("ask", "validation", limit=3, instruction=tokenizer, **sizes)
+    [(batch, examples)] = given
+    want, _ = tokenizer([example["prompt"] for example in examples])
+    np.testing.assert_array_equal(batch["instruction"][:3], want)
+    assert not batch["instruction_mask"][3, 2:].any()  # the row that fills up is an empty text
 
 
 def test_an_image_that_does_not_decode_is_named(write_folder):

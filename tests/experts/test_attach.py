@@ -53,6 +53,7 @@ def bare_logits(make_pali, batch):
     return np.asarray(logits(make_pali(), batch))
 
 
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize(
     ("attach_experts", "patterns"),
     [

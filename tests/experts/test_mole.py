@@ -293,6 +293,7 @@ def flops(function, *args):
     return jax.jit(function).lower(*args).compile().cost_analysis()["flops"]
 
 
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("route", ["instance", "token"])
 def test_flops_do_not_grow_with_the_number_of_experts(route):
     b, m, d, rank, e = 4, 64, 32, 32, 8
@@ -322,6 +323,7 @@ def test_flops_do_not_grow_with_the_number_of_experts(route):
             assert several < one * (1 + allowed), measured
 
 
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("route", ROUTES)
 def test_a_divided_batch_is_routed_without_communication(route):
     mesh = make_mesh(4, 1, 1, jax.devices()[:4])

@@ -167,6 +167,7 @@ def test_a_loop_tells_a_copy_of_a_model_made_outside_of_it():
     np.testing.assert_allclose(decode(X, INSTRUCTION), x, rtol=0, atol=1e-5)
 
 
+@pytest.mark.usefixtures("optimized")
 def test_copies_give_the_bits_of_the_single_expert():
     """Stage 2 of MoME starts so, whatever its fresh routers choose."""
     rng = np.random.default_rng(8)

@@ -175,6 +175,7 @@ def test_smola_and_mole_sit_on_the_same_backbone(small, batch):
         assert np.any(np.asarray(logits(changed, batch)) != want), part
 
 
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("transform", ["adt", "average", "cross_attention"])
 @pytest.mark.parametrize("aggregate", ["router", "addition"])
 def test_step_0_of_language_experts_changes_no_bit(small, batch, transform, aggregate):

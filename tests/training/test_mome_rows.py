@@ -37,14 +37,6 @@ ROWS += [f"vision=semantic,language={row}" for row in LANGUAGE]
 ROWS += ["vision=three,language=mole_instance,smola=2-2-2"]
 
 
-@pytest.fixture(autouse=True)
-def quickly_compiled():
-    """Each program here runs a step or two: compiling is all that lasts."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("row", ROWS)
 def test_a_row_builds_trains_and_answers(small_mome, row):

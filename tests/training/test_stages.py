@@ -36,6 +36,7 @@ def first(small_mome, mesh, tmp_path_factory):
     return workdir, config, model
 
 
+@pytest.mark.usefixtures("optimized")
 def test_the_second_stage_starts_to_the_bit_where_the_first_ended(small_mome, mesh, first):
     workdir, _, before = first
     config = small_mome.config(language_experts=3, language_stage_1=str(workdir))
