@@ -9,6 +9,9 @@ A source hands out the common record, one dict of tensors:
   references    (r,)  string   captions, answers, expressions, or the text of the right choice
   answer_index  ()    int32    kind choice: index of the right choice, else -1
   box           (4,)  float32  x1, y1, x2, y2 divided by width and height, else -1s
+  groups        ()    string   names of groups to score apart, with spaces between, or ""
+  ocr           (w,)  string   the words on the image, where the dataset gives them
+  language      ()    string   of the references, "en" where the dataset does not say
 
 and beside it `_seed`, (2,) int32, for the stateless random choices of the preprocessors.
 
@@ -38,6 +41,9 @@ _RECORD_SPEC = {
     "references": tf.io.RaggedFeature(tf.string),
     "answer_index": tf.io.FixedLenFeature((), tf.int64),
     "box": tf.io.FixedLenFeature((4,), tf.float32),
+    "groups": tf.io.FixedLenFeature((), tf.string, ""),
+    "ocr": tf.io.RaggedFeature(tf.string),
+    "language": tf.io.FixedLenFeature((), tf.string, "en"),
 }
 
 
