@@ -118,6 +118,12 @@ def defaults() -> ml_collections.ConfigDict:
     config.data.rates = ml_collections.ConfigDict()  # task -> relative rate of sampling
     config.data.sources = ml_collections.ConfigDict()  # task -> folder of JSONL and images
     config.data.data_dir = ""  # where TFDS keeps its sets; "" is its default
+    config.data.manual_dir = ""  # official downloads that public datasets are prepared from
+    config.data.on_error = "fail"  # at a bad record of an official file: fail, or skip it and count
+    config.data.prompts = "pali"  # pali ("caption in en"), instruction (whole sentences)
+    config.data.ocr = (
+        0  # at most so many words on the image after a prompt, where a dataset has them
+    )
     config.data.vocabulary = ""  # a SentencePiece .model; "" is the one of the package
     config.data.prompt_length = 24  # tokens, EOS included
     config.data.target_length = 12

@@ -19,7 +19,7 @@ from ml_collections import config_flags
 
 from omni_smola.errors import UserError
 
-MODES = ("train", "eval", "predict", "routing")
+MODES = ("train", "eval", "predict", "routing", "data")
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -58,6 +58,9 @@ def main(argv: Sequence[str]) -> None:
 
     source = flags.FLAGS["config"].config_filename
     workdir = _WORKDIR.value or default_workdir(_config_argument() or source)
+    if _MODE.value == "data":
+        print(modes.inspect_data(_CONFIG.value, workdir))
+        return
     if _MODE.value == "train":
         modes.train_first_stage(_CONFIG.value, workdir)
     run = Run(_CONFIG.value, workdir)

@@ -1,4 +1,4 @@
-"""What the command line does with a run: train, eval, predict."""
+"""What the command line does: train, eval, predict, routing, data."""
 
 import functools
 import hashlib
@@ -9,14 +9,16 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
+from omni_smola import config as configs
 from omni_smola.errors import UserError
 from omni_smola.evaluation import evaluator, report
 from omni_smola.evaluation import routing as routings
 from omni_smola.models import build, vision_encoders
 from omni_smola.pretrained import native
-from omni_smola.run import Run, say
+from omni_smola.run import Run, load_vocabulary, register_tasks, say
 from omni_smola.training import loop, sharding, stages
 from omni_smola.training import state as states
+from omni_smola.training.checkpoint import ensure_workdir
 from omni_smola.training.logging import ScalarWriter
 from omni_smola.training.step import TrainState, make_train_step
 
@@ -133,6 +135,27 @@ def routing(run: Run) -> str:
     routings.write_csv(files[0], rows)
     routings.draw(files[1], rows)
     return "\n".join([routings.table(rows), *files])
+
+
+def inspect_data(config: ml_collections.ConfigDict, workdir: str) -> str:
+    """What the config's mixture is made of, and a picture of it; makes no model."""
+    from omni_smola.data import inspect
+
+    configs.check(config)
+    rates = register_tasks(config, load_vocabulary(config))
+    summaries = []
+    for summary in inspect.summarize(
+        rates,
+        split=config.data.train_split,
+        prompt_length=config.data.prompt_length,
+        target_length=config.data.target_length,
+        seed=config.seed,
+    ):
+        say(f"{summary.name}: {summary.size:,} examples")
+        summaries.append(summary)
+    picture = os.path.join(ensure_workdir(workdir), "data.png")
+    inspect.contact_sheet(picture, summaries)
+    return f"{inspect.table(summaries)}\n{picture}"
 
 
 def _newest_state(run: Run) -> TrainState:

@@ -65,13 +65,9 @@ class Run:
 
     def register_tasks(self) -> None:
         """Registers the tasks of the config with SeqIO and checks that all it names exist."""
-        from omni_smola.data import mixtures, tasks
+        from omni_smola.data import tasks
 
-        data = self.config.data
-        tasks.register(
-            dict(data.sources), data_dir=data.data_dir or None, vocabulary=self.vocabulary
-        )
-        self.rates = mixtures.resolve(dict(data.rates))
+        self.rates = register_tasks(self.config, self.vocabulary)
         names = self.config.eval.tasks.split("+") if self.config.eval.tasks else list(self.rates)
         self.eval_tasks = [tasks.get(name).row for name in names]
 
@@ -171,13 +167,39 @@ def _instruction(config: ml_collections.ConfigDict) -> Any:
     return instruction.load(config.instruction.encoder, config.instruction.length)
 
 
-def _vocabulary(config: ml_collections.ConfigDict, size: int) -> Any:
+def register_tasks(config: ml_collections.ConfigDict, vocabulary: Any) -> dict[str, float]:
+    """Registers the tasks that a config can name; returns the rates of its mixture.
+
+    Raises:
+      UserError: a mistake in `config.data`.
+    """
+    from omni_smola.data import mixtures, tasks
+
+    data = config.data
+    tasks.register(
+        dict(data.sources),
+        data_dir=data.data_dir or None,
+        vocabulary=vocabulary,
+        manual_dir=data.manual_dir or None,
+        on_error=data.on_error,
+        prompts=data.prompts,
+        ocr=data.ocr,
+    )
+    return mixtures.resolve(dict(data.rates))
+
+
+def load_vocabulary(config: ml_collections.ConfigDict) -> Any:
+    """The vocabulary of a config, a seqio.Vocabulary."""
     with quiet.starting():
         from omni_smola.data import sources
         from omni_smola.data import vocabulary as vocabularies
 
         sources.keep_off_accelerators()
-    vocabulary = vocabularies.load(config.data.vocabulary or None)
+    return vocabularies.load(config.data.vocabulary or None)
+
+
+def _vocabulary(config: ml_collections.ConfigDict, size: int) -> Any:
+    vocabulary = load_vocabulary(config)
     if vocabulary.vocab_size > size:
         raise UserError(
             f"The vocabulary {config.data.vocabulary or 'of the package'} has "

@@ -5,12 +5,13 @@ from collections.abc import Mapping
 import seqio
 
 from omni_smola.data import tasks
+from omni_smola.data.task_table import TASKS
 from omni_smola.errors import UserError
 
 # name -> task -> rate
 MIXTURES: dict[str, dict[str, float]] = {
-    "mini": {row.name: 1.0 for row in tasks.TASKS if row.name.startswith("mini_")},
-    "pretrain": {row.name: 1.0 for row in tasks.TASKS if row.name.startswith("pretrain_")},
+    "mini": {row.name: 1.0 for row in TASKS if row.name.startswith("mini_")},
+    "pretrain": {row.name: 1.0 for row in TASKS if row.name.startswith("pretrain_")},
 }
 
 
@@ -32,7 +33,11 @@ def resolve(mixture: str | Mapping[str, float]) -> dict[str, float]:
     if not mixture:
         raise UserError("The mixture is empty; give it at least one task and its rate.")
     for name, rate in mixture.items():
-        tasks.get(name)
+        if tasks.get(name).row.held_out:
+            raise UserError(
+                f"The task '{name}' is held out: its protocol forbids training on it. Evaluate it "
+                f"by --config.eval.tasks=...+{name}, and leave it out of the mixture."
+            )
         if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < 1e9:
             raise UserError(
                 f"The rate of task '{name}' is {rate!r}; it must be a number above zero. "

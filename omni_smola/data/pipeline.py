@@ -30,6 +30,7 @@ _EVAL_EXTRAS = {
     "id": _Spec(tf.string, rank=0),
     "prompt_text": _Spec(tf.string, rank=0),
     "references": _Spec(tf.string, rank=1),
+    "groups": _Spec(tf.string, rank=0),
 }
 
 
@@ -113,8 +114,11 @@ class _Stream:
         host_count: int,
     ):
         self.tasks = [task_table.get(name) for name in rates]
-        self.split = split
-        sizes = [task.source.num_input_examples(split) for task in self.tasks]
+        self.splits = [task.row.split(split) for task in self.tasks]
+        sizes = [
+            task.source.num_input_examples(own)
+            for task, own in zip(self.tasks, self.splits, strict=True)
+        ]
         self.schedule = Schedule(seed, rates, sizes)
         self._batch_size = batch_size
         self._rows = batch_size // host_count
@@ -150,7 +154,9 @@ class _Stream:
         def read(step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             tasks, draws = self.draws(step)
             draws = draws[tasks == index]
-            records = task.source.read(self.split, self.schedule.examples(index, draws).tolist())
+            records = task.source.read(
+                self.splits[index], self.schedule.examples(index, draws).tolist()
+            )
             return np.array(records, object), self.schedule.example_seeds(index, draws)
 
         def read_step(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -190,7 +196,7 @@ def eval_batches(
     Yields:
       (batch, examples). The batch is that of `train_batches` plus example_mask (b,) bool, False
       for the rows that only fill up the last batch; every batch has b rows. `examples` has one
-      dict for every row that counts: id str, prompt str, references list[str].
+      dict for every row that counts: id str, prompt str, references list[str], groups str.
 
     Raises:
       UserError: as `train_batches`.
@@ -199,6 +205,7 @@ def eval_batches(
     if limit is not None and limit < 1:
         raise UserError(f"limit is {limit}; it must be 1 or more, or None for all examples.")
     task = task_table.get(task_name)
+    split = task.row.split(split)
     size = task.source.num_input_examples(split)
     count = size if limit is None else min(limit, size)
     lengths = {"prompt": prompt_length, "target": target_length, "image": 1}
@@ -240,6 +247,7 @@ def _batched(
                 "id": row.pop("id").decode(),
                 "prompt": row.pop("prompt_text").decode(),
                 "references": [reference.decode() for reference in row.pop("references")],
+                "groups": row.pop("groups").decode(),
             }
             for row in chunk
         ]
@@ -263,7 +271,7 @@ def _explained(batches: Iterator[Batch], stream: _Stream, start: int) -> Iterato
             tasks, draws = stream.draws(step)
             for task, draw in zip(tasks, draws, strict=True):
                 index = stream.schedule.examples(task, draw[np.newaxis])[0]
-                _check_record(stream.tasks[task], stream.split, int(index))
+                _check_record(stream.tasks[task], stream.splits[task], int(index))
             raise error
         yield batch
 

@@ -1,9 +1,8 @@
-"""The table of tasks, and their registration with SeqIO.
+"""The registration of tasks with SeqIO.
 
 Nothing is registered at import: `register` does it, once or again, from what the config says.
 """
 
-import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,42 +12,12 @@ import tensorflow as tf
 
 from omni_smola.data import vocabulary as vocabularies
 from omni_smola.data.jsonl import JsonlFolder, JsonlSource
+from omni_smola.data.official_source import OfficialSource
 from omni_smola.data.preprocessors import preprocessor
 from omni_smola.data.sources import IndexedSource, TfdsSource, keep_off_accelerators
+from omni_smola.data.task_table import SUITE, TASKS, TaskRow
 from omni_smola.errors import UserError
 from omni_smola.metrics import METRICS
-
-
-@dataclasses.dataclass(frozen=True)
-class TaskRow:
-    """One line of the table: which records, asked how, scored how, counted to which family.
-
-    source is a config of the mini suite, or the folder of a JSONL source; kind a key of
-    `preprocessors.KINDS`; metric a key of `omni_smola.metrics.METRICS`.
-    """
-
-    name: str
-    source: str
-    kind: str
-    metric: str
-    group: str
-
-
-TASKS = (
-    TaskRow("mini_caption", "caption", "caption", "cider", "captioning"),
-    TaskRow("mini_vqa", "vqa", "question", "vqa_accuracy", "vqa"),
-    TaskRow("mini_count", "count", "question", "exact_match", "counting"),
-    TaskRow("mini_chart", "chart", "question", "relaxed_accuracy", "chart"),
-    TaskRow("mini_document", "document", "question", "anls", "document"),
-    TaskRow("mini_box", "box", "box", "iou", "grounding"),
-    TaskRow("mini_describe", "box", "describe", "cider", "referring"),
-    TaskRow("mini_choice", "choice", "choice", "exact_match", "choice"),
-    TaskRow("pretrain_caption", "pretrain_caption", "caption", "cider", "pretraining"),
-    TaskRow("pretrain_vqa", "pretrain_vqa", "question", "exact_match", "pretraining"),
-    TaskRow("pretrain_box", "pretrain_box", "box", "iou", "pretraining"),
-    TaskRow("pretrain_document", "pretrain_document", "question", "anls", "pretraining"),
-    TaskRow("pretrain_text", "pretrain_text", "text", "exact_match", "pretraining"),
-)
 
 _DEFAULT_METRIC = {
     "caption": "cider",
@@ -70,14 +39,21 @@ class Task(seqio.Task):
       row: the TaskRow.
     """
 
-    def __init__(self, row: TaskRow, source: IndexedSource, vocabulary: seqio.Vocabulary):
+    def __init__(
+        self,
+        row: TaskRow,
+        source: IndexedSource,
+        vocabulary: seqio.Vocabulary,
+        prompts: str = "pali",
+        ocr: int = 0,
+    ):
         tokens = seqio.Feature(vocabulary, add_eos=True)
         image = seqio.ContinuousFeature(dtype=tf.string, rank=1)
         super().__init__(
             row.name,
             source=source,
             output_features={"prompt": tokens, "target": tokens, "image": image},
-            preprocessors=[preprocessor(row.kind)],
+            preprocessors=[preprocessor(row.kind, prompts, ocr)],
             postprocess_fn=_postprocess,
             metric_fns=[_seqio_metric(row.metric)],
             shuffle_buffer_size=None,
@@ -90,6 +66,10 @@ def register(
     *,
     data_dir: str | None = None,
     vocabulary: seqio.Vocabulary | None = None,
+    manual_dir: str | None = None,
+    on_error: str = "fail",
+    prompts: str = "pali",
+    ocr: int = 0,
 ) -> list[str]:
     """Registers the table's tasks and those of the user's folders with SeqIO.
 
@@ -100,8 +80,12 @@ def register(
         "metric", "group". A folder of kind box gives two tasks, `name` (expression to box) and
         `name_describe` (box to expression, always scored by CIDEr). Kind "choice_text" asks for
         the text of the right choice in place of its letter.
-      data_dir: where the mini suite is kept; None for the TFDS default. It is built on first use.
+      data_dir: where prepared datasets are kept; None for the TFDS default. The mini suite is built
+        on first use, a public dataset too where `manual_dir` has its files.
       vocabulary: of prompts and targets; None for the mini suite's own.
+      manual_dir: the folder of official downloads.
+      on_error: "fail" at a bad record of an official file, or "skip" it and count.
+      prompts, ocr: see `preprocessors.texts_of`.
 
     Returns:
       The names of all tasks registered, in order.
@@ -112,14 +96,19 @@ def register(
     keep_off_accelerators()
     vocabulary = vocabularies.load() if vocabulary is None else vocabulary
     tfds_sources = {row.source: TfdsSource(row.source, data_dir) for row in TASKS}
-    tasks = [Task(row, tfds_sources[row.source], vocabulary) for row in TASKS]
+    public = {
+        row.source: OfficialSource(row.source, data_dir, manual_dir, on_error) for row in SUITE
+    }
+    how = {"vocabulary": vocabulary, "prompts": prompts, "ocr": ocr}
+    tasks = [Task(row, tfds_sources[row.source], **how) for row in TASKS]
+    tasks += [Task(row, public[row.source], **how) for row in SUITE]
     for name, options in (sources or {}).items():
         if any(name in (task.name, f"{task.name}_describe") for task in tasks):
             raise UserError(
                 f"The name '{name}' of a data source is a task's already; choose another."
             )
         options = {"path": options} if isinstance(options, str) else dict(options)
-        tasks.extend(_folder_tasks(name, options, vocabulary))
+        tasks.extend(_folder_tasks(name, options, how))
     for task in tasks:
         seqio.TaskRegistry.remove(task.name)
         seqio.TaskRegistry.add_provider(task.name, task)
@@ -142,7 +131,7 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
     return f"The {what} '{name}' is unknown.{hint} Known: {', '.join(known) or 'none'}."
 
 
-def _folder_tasks(name: str, options: dict[str, Any], vocabulary: seqio.Vocabulary) -> list[Task]:
+def _folder_tasks(name: str, options: dict[str, Any], how: Mapping[str, Any]) -> list[Task]:
     for option in options:
         if option not in _SOURCE_OPTIONS:
             known = ", ".join(_SOURCE_OPTIONS)
@@ -164,7 +153,7 @@ def _folder_tasks(name: str, options: dict[str, Any], vocabulary: seqio.Vocabula
     if kind == "box":
         cider = _DEFAULT_METRIC["describe"]
         rows.append(TaskRow(f"{name}_describe", str(folder.path), "describe", cider, group))
-    return [Task(row, source, vocabulary) for row in rows]
+    return [Task(row, source, **how) for row in rows]
 
 
 def _default_metric(kind: str, folder: JsonlFolder) -> str:

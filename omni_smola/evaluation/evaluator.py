@@ -18,9 +18,10 @@ import numpy as np
 from etils import epath
 
 from omni_smola.errors import UserError
+from omni_smola.evaluation import submissions
 
 Batch = Mapping[str, np.ndarray]
-Example = Mapping[str, Any]  # id, prompt, references
+Example = Mapping[str, Any]  # id, prompt, references, and groups where there are such
 Batches = Iterable[tuple[Batch, Sequence[Example]]]
 Generate = Callable[[Batch], np.ndarray]
 Detokenize = Callable[[Sequence[int]], str]
@@ -36,11 +37,13 @@ class Task:
 
     Attributes:
       name: of the task. group: its family in reports. metric: a key of the metrics.
+      submission: a key of `submissions.FORMATS`, the file that its official server takes, or "".
     """
 
     name: str
     group: str
     metric: str
+    submission: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +51,9 @@ class Result:
     """A task's evaluation.
 
     Attributes:
-      scores: what the metric returned; the first is the task's score.
+      scores: what the metric returned, the first of which is the task's score, and after it that
+        of each group of examples (`metrics.groups`). Empty where no example has references, as in
+        the test splits of official servers.
       predictions: one dict per example, {id, prompt, prediction, references} and, unless the
         metric is one of `CORPUS_METRICS`, the example's own score.
       seconds: for batches and generation, metric left out.
@@ -61,8 +66,8 @@ class Result:
 
     @property
     def reported(self) -> str:
-        """The name of the value that stands for the task in reports."""
-        return next(iter(self.scores))
+        """The name of the value that stands for the task in reports; "" without any."""
+        return next(iter(self.scores), "")
 
 
 def evaluate_task(
@@ -95,7 +100,10 @@ def evaluate_task(
         texts = _texts(task, batch, examples, generate(batch), detokenize, eos_id)
         for example, text in zip(examples, texts, strict=True):
             record = {"id": example["id"], "prompt": example["prompt"], "prediction": text}
-            predictions.append(record | {"references": list(example["references"])})
+            record["references"] = list(example["references"])
+            if example.get("groups"):
+                record["groups"] = example["groups"]
+            predictions.append(record)
         if progress is not None:
             progress(len(predictions), time.perf_counter() - start)
     seconds = time.perf_counter() - start
@@ -151,9 +159,15 @@ def until_eos(ids: np.ndarray, eos_id: int = 1, pad_id: int = 0) -> list[int]:
 
 def _score(task: Task, metric: Metric, predictions: list[dict[str, Any]]) -> dict[str, float]:
     """The metric on all predictions; writes each example's own score into its record."""
+    from omni_smola.metrics.groups import by_group
+
     texts = [record["prediction"] for record in predictions]
     references = [record["references"] for record in predictions]
-    scores = {name: float(value) for name, value in metric(texts, references).items()}
+    if not any(references):
+        return {}
+    groups = [record.get("groups", "") for record in predictions]
+    scores = by_group(metric, texts, references, groups if any(groups) else None)
+    scores = {name: float(value) for name, value in scores.items()}
     if task.metric not in CORPUS_METRICS:
         for record in predictions:
             own = metric([record["prediction"]], [record["references"]])
@@ -230,8 +244,16 @@ class Evaluator:
             line.finish(result)
             if self._primary:
                 write_predictions(folder / f"{task.name}.jsonl", result.predictions)
+                self._write_submission(folder, result)
             self.results[task.name] = result
         return {name: result.scores for name, result in self.results.items()}
+
+    def _write_submission(self, folder: epath.Path, result: Result) -> None:
+        """The file that the task's official server takes, beside the predictions."""
+        name = getattr(result.task, "submission", "")
+        if name:
+            text = submissions.text(name, result.predictions)
+            _write(folder / f"{result.task.name}.submission.json", text)
 
     def write_scores(self, path: str | os.PathLike) -> None:
         """Writes the scores of the last run as JSON, as `report.load` reads them."""
@@ -246,6 +268,7 @@ class Evaluator:
                 "seconds": round(result.seconds, 3),
             }
             for name, result in self.results.items()
+            if result.scores
         }
         if self._primary:
             text = json.dumps(self._where | {"tasks": tasks}, indent=2, ensure_ascii=False)
@@ -303,7 +326,10 @@ class _Progress:
     def finish(self, result: Result) -> None:
         line = self._line(len(result.predictions), result.seconds)
         start = "\r\x1b[K" if self._live else ""
-        self._put(f"{start}{line}, {result.reported} {result.scores[result.reported]:.2f}\n")
+        score = "no public references"
+        if result.scores:
+            score = f"{result.reported} {result.scores[result.reported]:.2f}"
+        self._put(f"{start}{line}, {score}\n")
 
     def _line(self, examples: int, seconds: float) -> str:
         return f"{self._title}: {examples} examples, {examples / max(seconds, 1e-9):.1f} examples/s"

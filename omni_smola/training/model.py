@@ -95,7 +95,7 @@ def identity(config: ml_collections.ConfigDict, fingerprint: str) -> dict[str, A
         "language": plain["language"] | {"stage_1": "", "stage_1_steps": 0},
         "seed": config.seed,
         "batch_size": config.batch_size,
-        "data": plain["data"] | {"data_dir": ""},
+        "data": plain["data"] | {"data_dir": "", "manual_dir": ""},
         "optimizer": plain["optimizer"],
         "loss": plain["loss"],
     }

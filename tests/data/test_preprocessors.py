@@ -6,13 +6,14 @@ import seqio
 import tensorflow as tf
 
 from omni_smola.data import vocabulary as vocabularies
-from omni_smola.data.preprocessors import KINDS, preprocessor
+from omni_smola.data.preprocessors import PROMPTS, preprocessor, texts_of
 from omni_smola.data.sources import parse_record, serialize_record
+from omni_smola.errors import UserError
 
 
-def texts(kind, seed=(0, 0), **fields):
-    record = parse_record(tf.constant(serialize_record(id="1", **fields)))
-    made = KINDS[kind](record | {"_seed": tf.constant(seed, tf.int32)})
+def texts(kind, seed=(0, 0), style="pali", ocr=0, more=None, **fields):
+    record = parse_record(tf.constant(serialize_record(id="1", **fields))) | (more or {})
+    made = texts_of(kind, style, ocr)(record | {"_seed": tf.constant(seed, tf.int32)})
     references = [r.decode() for r in made["references"].numpy()]
     return made["prompt"].numpy().decode(), made["target"].numpy().decode(), references
 
@@ -48,6 +49,57 @@ def test_box_and_describe():
     assert prompt == f"describe {written}"
     assert target in references
     assert references == ["the dog", "a pet"]
+
+
+def test_instructions_are_sentences():
+    style = {"style": "instruction"}
+    assert texts("caption", references=["a dog"], **style)[0] == (
+        "Describe the image in one sentence (en)."
+    )
+    assert texts("question", question="how many?", references=["3"], **style)[0] == (
+        "how many? Answer in a few words."
+    )
+    assert texts("choice", **CHOICE, **style)[:2] == (
+        "which? (A) cat (B) dog Answer with the letter of the right choice.",
+        "B",
+    )
+    assert texts("choice_text", **CHOICE, **style)[:2] == (
+        "which? (A) cat (B) dog Answer with the right choice.",
+        "dog",
+    )
+    assert texts("box", **BOX, **style)[0] == (
+        "Where is the dog? Answer with its box as [x1,y1,x2,y2]."
+    )
+    assert texts("describe", **BOX, **style)[0] == (
+        "Describe what is in the box [0.000,0.333,0.500,1.000]."
+    )
+    assert all(PROMPTS["pali"].keys() <= prompts.keys() for prompts in PROMPTS.values())
+
+
+def test_a_style_that_is_none_is_refused():
+    with pytest.raises(UserError, match="style 'blip': choose one of pali, instruction"):
+        preprocessor("caption", "blip")
+
+
+def test_the_language_is_the_records():
+    german = {"language": tf.constant("de")}
+    assert texts("caption", references=["ein Hund"], more=german)[0] == "caption in de"
+
+
+def test_words_on_the_image_follow_the_prompt():
+    words = {"ocr": tf.constant(["STOP", "Main", "St."])}
+    fields = {"question": "what?", "references": ["stop"], "more": words}
+    assert texts("question", ocr=2, **fields)[0] == "Answer in en: what? OCR: STOP Main"
+    assert texts("question", **fields)[0] == "Answer in en: what?"
+    without = fields | {"more": {"ocr": tf.zeros(0, tf.string)}}
+    assert texts("question", ocr=2, **without)[0] == "Answer in en: what?"
+
+
+def test_hidden_answers_leave_the_target_empty():
+    assert texts("question", question="what?") == ("Answer in en: what?", "", [])
+    hidden = CHOICE | {"answer_index": -1, "references": []}
+    assert texts("choice", **hidden)[1:] == ("", [])
+    assert texts("choice_text", **hidden)[1:] == ("", [])
 
 
 def test_text():

@@ -217,7 +217,10 @@ def grouped(records: Iterator[Fields], key: str, name: str) -> Iterator[Fields]:
 
 
 def find(name: str) -> type[OfficialBuilder]:
-    """The builder of a dataset, from omni_smola/data/builders/NAME.py."""
+    """The class of a dataset's builder, from omni_smola/data/builders/NAME.py.
+
+    Its name is the file's in camel case: RefcocoPlus in refcoco_plus.py.
+    """
     module = importlib.import_module(f"{PACKAGE}.{name}")
     return getattr(module, tfds.core.naming.snake_to_camelcase(name))
 
@@ -231,7 +234,8 @@ def prepare(
     """A dataset's builder, built from the download folder where it is not prepared yet.
 
     Args:
-      name: of the dataset's file in data/builders.
+      name: of the dataset's file in data/builders, and where the builder has several configs, "/"
+        and one of them.
       data_dir: the TFDS data directory.
       manual_dir: the download folder; None if all is prepared.
       on_error: what to do with bad records, "fail" or "skip".
@@ -240,7 +244,13 @@ def prepare(
       UserError: it is not prepared and there is no download folder; files or images are missing;
         a file or a record is bad.
     """
-    builder = find(name)(data_dir=str(data_dir), file_format="array_record", on_error=on_error)
+    name, _, config = name.partition("/")
+    builder = find(name)(
+        config=config or None,
+        data_dir=str(data_dir),
+        file_format="array_record",
+        on_error=on_error,
+    )
     if builder.is_prepared():
         return builder
     if manual_dir is None:

@@ -1,0 +1,185 @@
+"""What a mixture is made of: sizes, rates, token lengths, and a picture of its examples."""
+
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from omni_smola.data import tasks as task_table
+from omni_smola.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Lengths:
+    """Token lengths of the examples looked at, the EOS included and nothing cut.
+
+    Attributes:
+      mean, p95, longest: in tokens.
+      limit: of the config. cut: share of the examples that are longer.
+    """
+
+    mean: float
+    p95: float
+    longest: int
+    limit: int
+    cut: float
+
+    @classmethod
+    def of(cls, lengths: Sequence[int], limit: int) -> "Lengths":
+        """Of the lengths of some examples."""
+        array = np.asarray(lengths)
+        p95 = float(np.percentile(array, 95))
+        cut = float(np.mean(array > limit))
+        return cls(float(array.mean()), p95, int(array.max()), limit, cut)
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What a task contributes to a mixture.
+
+    Attributes:
+      name: of the task. size: examples of the split. share: of the draws of the mixture.
+      prompt, target: lengths of the examples looked at.
+      samples: some of them: {prompt, target, image}; image is encoded, or None.
+    """
+
+    name: str
+    size: int
+    share: float
+    prompt: Lengths
+    target: Lengths
+    samples: tuple[Mapping[str, Any], ...]
+
+
+def summarize(
+    rates: Mapping[str, float],
+    *,
+    split: str,
+    prompt_length: int,
+    target_length: int,
+    seed: int = 0,
+    examples: int = 512,
+    samples: int = 4,
+) -> Iterator[Summary]:
+    """Looks at some examples of every task of a mixture.
+
+    Args:
+      rates: registered task -> relative rate. split: as the config names it.
+      prompt_length, target_length: limits of the config.
+      seed: of the choice of examples. examples: at most so many of each task.
+      samples: how many of them to keep for a picture.
+
+    Raises:
+      UserError: an unknown task or split; a task without examples.
+    """
+    total = sum(rates.values())
+    for name, rate in rates.items():
+        task = task_table.get(name)
+        own = task.row.split(split)
+        size = task.source.num_input_examples(own)
+        if not size:
+            raise UserError(f"The split '{own}' of task '{name}' has no examples.")
+        chosen = np.random.default_rng(seed).permutation(size)[:examples]
+        records = task.source.dataset_at(own, np.sort(chosen), seed)
+        made = task.preprocess_postcache(task.preprocess_precache(records), None)
+        lengths: dict[str, list[int]] = {"prompt": [], "target": []}
+        kept = []
+        for example in made.as_numpy_iterator():
+            for field, found in lengths.items():
+                found.append(len(example[field]))
+            if len(kept) < samples:
+                kept.append(_sample(task, example))
+        yield Summary(
+            name,
+            size,
+            rate / total,
+            Lengths.of(lengths["prompt"], prompt_length),
+            Lengths.of(lengths["target"], target_length),
+            tuple(kept),
+        )
+
+
+def table(summaries: Sequence[Summary]) -> str:
+    """The summaries as an aligned table."""
+    header = [
+        "task",
+        "examples",
+        "share",
+        "prompt mean/95%/max",
+        "cut",
+        "target mean/95%/max",
+        "cut",
+    ]
+    lines = [header]
+    for summary in summaries:
+        line = [summary.name, f"{summary.size:,}", f"{100 * summary.share:.1f}%"]
+        for lengths in (summary.prompt, summary.target):
+            line += [
+                f"{lengths.mean:.1f}/{lengths.p95:.0f}/{lengths.longest} of {lengths.limit}",
+                f"{100 * lengths.cut:.1f}%",
+            ]
+        lines.append(line)
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    texts = [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+    total = sum(summary.size for summary in summaries)
+    return "\n".join([texts[0], "-" * len(texts[0]), *texts[1:], f"{total:,} examples in all"])
+
+
+def contact_sheet(path: str | os.PathLike, summaries: Sequence[Summary]) -> None:
+    """Draws a PNG: one row per task, some of its images with their prompts and targets."""
+    import io
+    import textwrap
+
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = max(len(summary.samples) for summary in summaries)
+    figure = Figure(figsize=(3.2 * columns, 3.4 * len(summaries)), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(summaries), columns, squeeze=False)
+    for axes, summary in zip(grid, summaries, strict=True):
+        for axis in axes:
+            axis.axis("off")
+        for axis, sample in zip(axes, summary.samples, strict=False):
+            text = f"{sample['prompt']}\n-> {sample['target']}"
+            lines = [line for part in text.split("\n") for line in textwrap.wrap(part, 40) or [""]]
+            # A $ would begin mathematics.
+            axis.set_title("\n".join(lines[:6]).replace("$", r"\$"), fontsize=8, loc="left")
+            if sample["image"] is None:
+                axis.text(0.5, 0.5, "no image", ha="center", va="center")
+                continue
+            try:
+                with Image.open(io.BytesIO(sample["image"])) as image:
+                    axis.imshow(image.convert("RGB"))
+            except (OSError, UnidentifiedImageError):
+                axis.text(0.5, 0.5, "does not decode", ha="center", va="center")
+        axes[0].text(
+            -0.02,
+            0.5,
+            summary.name,
+            transform=axes[0].transAxes,
+            rotation=90,
+            ha="right",
+            va="center",
+        )
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    figure.savefig(path, dpi=100)
+
+
+def _sample(task: task_table.Task, example: Mapping[str, Any]) -> dict[str, Any]:
+    vocabulary = task.output_features["target"].vocabulary
+    image = example["image"]
+    return {
+        "prompt": example["prompt_text"].decode(),
+        "target": vocabulary.decode([int(i) for i in example["target"]]),
+        "image": bytes(image[0]) if len(image) else None,
+    }
