@@ -91,6 +91,48 @@ def test_scores_and_prediction_files_of_every_task(tmp_path):
     ]
 
 
+def one_batch(examples):
+    batch = {
+        "target": np.array([ids("red")] * len(examples), np.int32),
+        "example_mask": np.ones(len(examples), bool),
+    }
+    return [(batch, [{"prompt": ""} | example for example in examples])]
+
+
+def test_groups_are_scored_apart():
+    examples = [
+        {"id": "1", "references": ["red"], "groups": "simple"},
+        {"id": "2", "references": ["blue"], "groups": "simple hard"},
+        {"id": "3", "references": ["red"], "groups": ""},
+    ]
+    result = evaluator.evaluate_task(TASKS[0], one_batch(examples), perfect, detokenize)
+    assert result.scores["exact_match"] == pytest.approx(200 / 3)
+    assert result.scores["exact_match/simple"] == 50.0
+    assert result.scores["exact_match/hard"] == 0.0
+    assert result.reported == "exact_match"
+    assert [record.get("groups") for record in result.predictions] == [
+        "simple",
+        "simple hard",
+        None,
+    ]
+
+
+def test_a_hidden_split_has_predictions_to_submit_and_no_score(tmp_path):
+    task = evaluator.Task("hidden", "vqa", "exact_match", "vqa")
+    examples = [{"id": str(i), "references": []} for i in (7, 3)]
+    stream = io.StringIO()
+    runner = make(lambda name: one_batch(examples), [task, *TASKS[:0]], stream=stream)
+    assert runner.run(perfect, tmp_path, "test", 5) == {"hidden": {}}
+    folder = tmp_path / "predictions" / "test-5"
+    assert json.loads((folder / "hidden.submission.json").read_text()) == [
+        {"question_id": 7, "answer": "red"},
+        {"question_id": 3, "answer": "red"},
+    ]
+    assert "no public references" in stream.getvalue()
+    runner.write_scores(tmp_path / "scores.json")
+    assert json.loads((tmp_path / "scores.json").read_text())["tasks"] == {}
+
+
 def test_both_models_see_the_same_examples_read_once(tmp_path):
     source = Source()
     run = make(source).run
