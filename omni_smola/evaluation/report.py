@@ -11,6 +11,9 @@ from etils import epath
 from omni_smola.errors import UserError
 
 MISSING = "-"
+_NO_SCORES = (
+    "No task has public references on this split: the files to submit lie with the predictions."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,18 +121,15 @@ def table(
     markdown: bool = False,
     frozen: str = "frozen",
     tuned: str = "Omni-SMoLA",
-    last: bool = True,
 ) -> str:
     """The rows as an aligned table, plain or Markdown, without a newline at the end.
 
     Args:
       frozen, tuned: the headings of the two columns of scores.
-      last: whether a last row gives the mean.
     """
     header = ["task", "family", "metric", frozen, tuned, "difference", "examples"]
     body = [_cells(row) for row in rows]
-    if last:
-        body.append(_cells(mean(rows)))
+    body.append(_cells(mean(rows)))
     widths = [max(len(line[i]) for line in [header, *body]) for i in range(len(header))]
     texts = 3  # the columns on the left hold text, the others numbers
 
@@ -143,8 +143,7 @@ def table(
         return "\n".join([line(header), line(marks), *map(line, body)])
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
     lines = [line(header), rule, *map(line, body)]
-    if last:
-        lines.insert(-1, rule)
+    lines.insert(-1, rule)
     return "\n".join(lines)
 
 
@@ -162,15 +161,19 @@ def report(
     frozen: str = "frozen",
     tuned: str = "Omni-SMoLA",
 ) -> str:
-    """The table of tasks, the means of families, and where things lie.
+    """The table of tasks, that of families, and where things lie.
+
+    The first ends with the mean over tasks. The second ends with the mean over families, in which a
+    family counts the same however many tasks it has, as MoME reports its suite (arXiv 2407.12709,
+    tables 1 and 2).
 
     Args:
       places: what lies where, as {"checkpoint": ..., "predictions": ..., "logs": ...}.
     """
-    parts = [table(rows, markdown, frozen, tuned)]
+    parts = [table(rows, markdown, frozen, tuned)] if rows else [_NO_SCORES]
     by_family = families(rows)
     if len(by_family) < len(rows):  # otherwise the table says it already
-        parts.append(table(by_family, markdown, frozen, tuned, last=False))
+        parts.append(table(by_family, markdown, frozen, tuned))
     width = max((len(name) for name in places), default=0)
     quote, bullet = ("`", "- ") if markdown else ("", "")
     parts.append(

@@ -48,7 +48,7 @@ def test_markdown_table():
 
 
 def test_no_difference_has_no_minus_sign():
-    table = report.table([Row("t", "g", "m", 50.001, 50.0, 1)], last=False)
+    table = report.table([Row("t", "g", "m", 50.001, 50.0, 1)])
     assert "+0.00" in table and "-0.00" not in table
 
 
@@ -82,10 +82,43 @@ def test_report_tells_scores_families_and_places():
     text = report.report(ROWS, {"checkpoint": "/w/checkpoints/600", "logs": "/w/logs"})
     tables = text.split("\n\n")
     assert len(tables) == 3
-    assert tables[1].splitlines()[-1].split() == ["mean", "vqa", "25.00", "50.00", "+25.00", "300"]
+    families = [line.split() for line in tables[1].splitlines()]
+    assert families[3] == ["mean", "vqa", "25.00", "50.00", "+25.00", "300"]
+    # Each family counts once: caption's 88.126 and the mean of the two others.
+    assert families[-1][:3] == ["mean", f"{(31.2 + 25) / 2:.2f}", f"{(88.126 + 50) / 2:.2f}"]
     assert tables[2] == "checkpoint  /w/checkpoints/600\nlogs        /w/logs\n"
     one_each = report.report(ROWS[:2], {"logs": "/w/logs"}, markdown=True)
     assert one_each.split("\n\n")[1] == "- logs  `/w/logs`\n"  # families would say nothing new
+
+
+# Rows of MoME's result tables: general, REC, REG, document, and the average it prints.
+MOME = [
+    (75.04, 61.42, 58.79, 30.84, 56.52),
+    (66.09, 71.52, 55.58, 22.10, 53.82),
+    (40.75, 39.26, 32.11, 47.05, 39.79),
+    (70.36, 74.89, 57.55, 32.83, 58.91),
+    (74.35, 76.93, 61.01, 39.23, 62.88),
+    (79.05, 81.92, 63.82, 52.77, 69.39),
+    (74.50, 63.80, 59.24, 31.73, 57.32),
+    (75.61, 65.63, 59.17, 32.46, 58.22),
+    (79.65, 81.58, 64.83, 53.69, 69.94),
+]
+
+
+@pytest.mark.parametrize("row", MOME)
+def test_the_mean_of_groups_is_that_of_the_paper(row):
+    """A group of several sets counts as one of a single set does."""
+    groups = dict(zip(("general", "rec", "reg", "document"), row, strict=False))
+    rows = [Row("set", name, "m", None, score, 1) for name, score in groups.items()]
+    rows += [Row("other", "general", "m", None, row[0], 1)]
+    text = report.report(rows, {"logs": "/w/logs"})
+    overall = float(text.split("\n\n")[1].splitlines()[-1].split()[-3])
+    assert overall == pytest.approx(row[4], abs=0.0051)
+
+
+def test_without_public_references_there_is_no_table():
+    text = report.report([], {"logs": "/w/logs"})
+    assert text.startswith("No task has public references") and text.endswith("/w/logs\n")
 
 
 def test_load_joins_the_two_files(tmp_path):

@@ -17,7 +17,6 @@ from omni_smola.metrics import (
     yes_no_accuracy,
 )
 from omni_smola.metrics.groups import by_group
-from omni_smola.metrics.means import suite_means
 from omni_smola.metrics.scienceqa import scienceqa_groups
 
 
@@ -203,42 +202,3 @@ class TestByGroup:
     def test_refuses_another_number_of_groups(self, groups):
         with pytest.raises(UserError, match="one string for each of 2 examples"):
             by_group(exact_match, ["a", "b"], [["a"], ["b"]], groups)
-
-
-# Rows of MoME's result tables: general, REC, REG, document, and the average it prints.
-MOME = [
-    (75.04, 61.42, 58.79, 30.84, 56.52),
-    (66.09, 71.52, 55.58, 22.10, 53.82),
-    (40.75, 39.26, 32.11, 47.05, 39.79),
-    (70.36, 74.89, 57.55, 32.83, 58.91),
-    (74.35, 76.93, 61.01, 39.23, 62.88),
-    (79.05, 81.92, 63.82, 52.77, 69.39),
-    (74.50, 63.80, 59.24, 31.73, 57.32),
-    (75.61, 65.63, 59.17, 32.46, 58.22),
-    (79.65, 81.58, 64.83, 53.69, 69.94),
-]
-
-
-@pytest.mark.parametrize("row", MOME)
-def test_overall_mean_is_that_of_the_paper(row):
-    names = ("general", "rec", "reg", "document")
-    scores = dict(zip(names, row, strict=False))
-    means = suite_means(scores, {name: name for name in names})
-    assert means["overall"] == pytest.approx(row[4], abs=0.0051)
-
-
-def test_groups_count_the_same_whatever_their_size():
-    scores = {"coco": 140.0, "docvqa": 50.0, "nocaps": 120.0, "gqa": 40.0}
-    groups = {"coco": "general", "nocaps": "general", "gqa": "general", "docvqa": "document"}
-    means = suite_means(scores, groups | {"textvqa": "document"})
-    assert means == {"general": 100, "document": 50, "overall": 75}
-    assert list(means) == ["general", "document", "overall"]
-
-
-def test_means_refuse_what_has_no_group():
-    with pytest.raises(UserError, match="set gqa has the group None"):
-        suite_means({"gqa": 1.0}, {})
-    with pytest.raises(UserError, match="which is the mean of all"):
-        suite_means({"gqa": 1.0}, {"gqa": "overall"})
-    with pytest.raises(UserError, match="no scores"):
-        suite_means({}, {})
