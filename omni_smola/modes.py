@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import json
 import os
 from collections.abc import Callable
 
@@ -251,10 +252,14 @@ def _report(run: Run, frozen: str | None, tuned: str) -> str:
 
 def _export(run: Run, state: TrainState) -> None:
     """Writes the fully trained backbone, or its tower, to `config.export`, in bfloat16."""
+    # The file may be given to others: where things lay on this machine is not theirs to know.
+    config = ml_collections.ConfigDict(json.loads(run.config.to_json_best_effort()))
+    config.export = config.data.data_dir = config.data.manual_dir = ""
+    config.backbone.init = os.path.basename(config.backbone.init)
     metadata = {
         "backbone": run.config.backbone.name,
         "steps": str(int(state.step)),
-        "config": run.config.to_json_best_effort(),
+        "config": json.dumps(config.to_dict()),
     }
     model = run.model.assemble(state.trainable, run.model.frozen)
     if run.config.export_part == "vision":

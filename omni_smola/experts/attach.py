@@ -97,6 +97,34 @@ def set_instruction(model: nnx.Module, instruction: Array, key: Array | None = N
             node.instruct(instruction, None if key is None else jax.random.fold_in(key, index))
 
 
+def record_slots(layer: nnx.Module) -> None:
+    """Lets the experts of `layer` keep what their slots read of a prompt, for `recorded_slots`.
+
+    For a decoder-only backbone with a cache, which knows no experts: where it reads the prompt, the
+    body of its loop over layers records and returns what was recorded beside keys and values; where
+    it decodes, the body recalls it. Both change the copy of the layer that the body was given.
+    """
+    for _, node in _recorders(layer):
+        node.record()
+
+
+def recorded_slots(layer: nnx.Module) -> dict[str, Array]:
+    """path -> (b, outputs, slots, r), of all experts of `layer` that mix tokens; {} without."""
+    return {path: node.recorded() for path, node in _recorders(layer)}
+
+
+def recall_slots(layer: nnx.Module, slots: Mapping[str, Array]) -> None:
+    """Lets the experts of `layer` combine from what `recorded_slots` gave."""
+    for path, node in _recorders(layer):
+        node.recall(slots[path])
+
+
+def _recorders(layer: nnx.Module) -> Iterator[tuple[str, nnx.Module]]:
+    for path, node in nnx.iter_modules(layer):
+        if hasattr(node, "recall"):
+            yield "/".join(map(str, path)), node
+
+
 def children(node: nnx.Module, path: str = "", depth: int | None = None) -> Iterator[tuple]:
     """Yields (parent, attribute, child, path, layers) of all modules below, outermost first.
 
@@ -133,9 +161,12 @@ def attach_to_linears(
     Args:
       model: a built model, concrete or abstract.
       patterns: regular expressions for whole paths.
-      make: (d_in, outputs: {name: width}, rngs=...) -> module (x, kinds) -> {name: residual}.
+      make: (d_in, outputs: {name: width}, rngs=...) -> module (x, kinds) -> {name: residual}; where
+        routed, it also takes `prefix`: whether tokens may be `Kind.TARGET`, which never dispatch.
       rngs: where the experts' initial values come from.
-      routed: whether the experts mix tokens (Soft MoE does); such may not sit on a causal input.
+      routed: whether the experts mix tokens (Soft MoE does). Such may not sit on a linear that says
+        causal=True; causal="prefix" says that what its input holds of the answer is marked TARGET,
+        and what says nothing, as a plain `nnx.Linear`, is taken to be of that sort.
 
     Returns:
       The paths of the linears that got experts.
@@ -152,7 +183,7 @@ def attach_to_linears(
             hits = {pattern for pattern in patterns if re.fullmatch(pattern, full)}
             if not hits:
                 continue
-            if routed and getattr(child, "causal", False):
+            if routed and _causal(child) is True:
                 raise UserError(
                     f"The pattern {sorted(hits)[0]!r} puts Soft MoE experts on {full}, which reads "
                     "target tokens: a slot sees all tokens, so the future would leak. Choose a "
@@ -165,7 +196,8 @@ def attach_to_linears(
             todo.append((parent, attribute, child, chosen, layers))
     _check_used(patterns, used, list(linear_paths(model)), "linear")
     for parent, attribute, child, chosen, layers in todo:
-        experts = _stacked(functools.partial(make, _d_in(child), chosen), layers, rngs)
+        rule = {"prefix": _causal(child) == "prefix"} if routed else {}
+        experts = _stacked(functools.partial(make, _d_in(child), chosen, **rule), layers, rngs)
         wrapper = ExpertProjection if _is_projection(child) else ExpertLinear
         _replace(parent, attribute, wrapper(child, experts))
     return attached
@@ -204,6 +236,10 @@ def _replace(parent: nnx.Module, attribute: str | int, module: nnx.Module) -> No
         parent[attribute] = module
     else:
         setattr(parent, attribute, module)
+
+
+def _causal(module: nnx.Module) -> bool | str:
+    return getattr(module, "causal", "prefix")
 
 
 def _is_projection(module: nnx.Module) -> bool:

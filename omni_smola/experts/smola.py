@@ -9,6 +9,11 @@ pass over the sequence. Projections of one input (q, k, v) go through it togethe
 
 W_out starts at zero, so that the model begins as the bare backbone. One slot per expert, as in the
 published configurations.
+
+In a decoder-only model (`prefix=True`) prompt and answer are one sequence. Slots are formed from
+the prompt alone: tokens of the answer, `Kind.TARGET`, combine as text does but never dispatch, so
+that nothing leaks from the future. Decoding token by token then needs what the slots read of the
+prompt, (sum_s D[s,e] x_s) W_in_e: `record` keeps it, `recall` gives it back (see `attach`).
 """
 
 import dataclasses
@@ -24,6 +29,10 @@ from omni_smola.experts.param import ExpertParam
 from omni_smola.kinds import Kind
 
 Array = jax.Array
+
+
+class SlotVariable(nnx.Variable):
+    """What the slots read of the prompt at hand: no parameter, and absent until recorded."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,11 +117,21 @@ class SmolaExperts(nnx.Module):
     """
 
     def __init__(
-        self, config: SmolaConfig, d_in: int, outputs: Mapping[str, int], *, rngs: nnx.Rngs
+        self,
+        config: SmolaConfig,
+        d_in: int,
+        outputs: Mapping[str, int],
+        *,
+        prefix: bool = False,
+        rngs: nnx.Rngs,
     ):
+        """prefix: whether tokens may be `Kind.TARGET`; without, nothing is spent on that rule."""
         self.config = config
         self.names = tuple(outputs)
-        routers = 1 if config.share_router else len(outputs)
+        self.prefix = prefix
+        self.recording = False
+        self.slots = nnx.data(None)
+        routers = self._routers
         lecun = nnx.initializers.variance_scaling(
             1.0, "fan_in", "normal", in_axis=-2, out_axis=-1, batch_axis=0
         )
@@ -142,39 +161,89 @@ class SmolaExperts(nnx.Module):
             return self.router[...]
         return self.router_in[...] @ self.router_out[...]
 
-    def routing(self, x: Array, kinds: Array) -> tuple[Array, Array]:
-        """Dispatch and combine weights, (b, m, routers, slots) float32 each."""
-        config = self.config
+    def router_logits(self, x: Array) -> Array:
+        """x: (b, m, d) -> (b, m, routers * slots) float32."""
         phi = self.slot_parameters()
         routers, d, slots = phi.shape
         scale = jnp.repeat(
-            self.scale[...], jnp.asarray(config.set_sizes), axis=1, total_repeat_length=slots
+            self.scale[...], jnp.asarray(self.config.set_sizes), axis=1, total_repeat_length=slots
         )
-        logits = soft_moe.router_logits(
+        return soft_moe.router_logits(
             x, phi.transpose(1, 0, 2).reshape(d, routers * slots), scale.reshape(-1)
         )
-        allowed = allowed_slots(kinds, config.set_sizes)
-        dispatch = soft_moe.dispatch_weights(logits, jnp.tile(allowed, (1, 1, routers)))
-        combine = soft_moe.combine_weights(
-            logits, config.set_sizes * routers, jnp.tile(allowed, (1, 1, routers))
-        )
-        shape = (*x.shape[:2], routers, slots)
-        return dispatch.reshape(shape), combine.reshape(shape)
+
+    def dispatch(self, logits: Array, kinds: Array) -> Array:
+        """Dispatch weights (b, m, routers, slots) float32; an answer has none."""
+        if self.prefix:
+            kinds = jnp.where(kinds == Kind.TARGET, Kind.PADDING, kinds)
+        return self._per_router(soft_moe.dispatch_weights(logits, self._allowed(kinds)))
+
+    def combine(self, logits: Array, kinds: Array) -> Array:
+        """Combine weights (b, m, routers, slots) float32; an answer's are those of text."""
+        if self.prefix:
+            kinds = jnp.where(kinds == Kind.TARGET, Kind.TEXT, kinds)
+        sizes = self.config.set_sizes * self._routers
+        return self._per_router(soft_moe.combine_weights(logits, sizes, self._allowed(kinds)))
+
+    def routing(self, x: Array, kinds: Array) -> tuple[Array, Array]:
+        """Dispatch and combine weights, (b, m, routers, slots) float32 each."""
+        logits = self.router_logits(x)
+        return self.dispatch(logits, kinds), self.combine(logits, kinds)
+
+    def read(self, x: Array, dispatch: Array) -> list[Array]:
+        """What each output's slots read, (b, slots, r): the means of tokens times W_in."""
+        dtype = x.dtype
+        batch, tokens, routers, slots = dispatch.shape
+        means = jnp.einsum(
+            "bmk,bmd->bkd", dispatch.astype(dtype).reshape(batch, tokens, routers * slots), x
+        ).reshape(batch, routers, slots, -1)
+        w_in = self.w_in[...].astype(dtype)
+        return [
+            jnp.einsum("bkd,kdr->bkr", means[:, self._router(j)], w_in[j])
+            for j in range(len(self.names))
+        ]
+
+    def record(self) -> None:
+        """Lets the next call keep what the slots read of its tokens, for `recorded`."""
+        self.recording = True
+
+    def recorded(self) -> Array:
+        """(b, outputs, slots, r): what the slots read since `record`."""
+        return self.slots[...]
+
+    def recall(self, slots: Array) -> None:
+        """Lets calls combine from what `recorded` gave, whatever their own tokens are.
+
+        As `record`, to be called on the copy of a layer that a loop's body has made.
+        """
+        self.slots = SlotVariable(slots)
 
     def __call__(self, x: Array, kinds: Array) -> dict[str, Array]:
         """x: (b, m, d), kinds: (b, m) -> the residual of every output, (b, m, width)."""
         dtype = x.dtype
-        dispatch, combine = self.routing(x, kinds)
-        batch, tokens, routers, slots = dispatch.shape
-        read = jnp.einsum(
-            "bmk,bmd->bkd", dispatch.astype(dtype).reshape(batch, tokens, routers * slots), x
-        ).reshape(batch, routers, slots, -1)
-        combine = combine.astype(dtype)
-        w_in = self.w_in[...].astype(dtype)
+        logits = self.router_logits(x)
+        if self.slots is None:
+            hidden = self.read(x, self.dispatch(logits, kinds))
+        else:
+            hidden = [self.slots[:, j] for j in range(len(self.names))]
+        if self.recording:
+            self.slots = SlotVariable(jnp.stack(hidden, axis=1))
+        combine = self.combine(logits, kinds).astype(dtype)
         residuals = {}
         for j, name in enumerate(self.names):
-            router = 0 if self.config.share_router else j
-            hidden = jnp.einsum("bkd,kdr->bkr", read[:, router], w_in[j])
-            out = jnp.einsum("bkr,kro->bko", hidden, self.w_out[name][...].astype(dtype))
-            residuals[name] = jnp.einsum("bmk,bko->bmo", combine[:, :, router], out)
+            out = jnp.einsum("bkr,kro->bko", hidden[j], self.w_out[name][...].astype(dtype))
+            residuals[name] = jnp.einsum("bmk,bko->bmo", combine[:, :, self._router(j)], out)
         return residuals
+
+    @property
+    def _routers(self) -> int:
+        return 1 if self.config.share_router else len(self.names)
+
+    def _router(self, output: int) -> int:
+        return 0 if self.config.share_router else output
+
+    def _allowed(self, kinds: Array) -> Array:
+        return jnp.tile(allowed_slots(kinds, self.config.set_sizes), (1, 1, self._routers))
+
+    def _per_router(self, weights: Array) -> Array:
+        return weights.reshape(*weights.shape[:2], self._routers, self.config.slots)

@@ -1,7 +1,8 @@
-"""T5 1.1 encoder and decoder (arXiv 1910.10683, 2002.05202; UL2 2205.05131).
+"""T5 1.1 encoder and decoder (arXiv 1910.10683, 2002.05202; mT5 2010.11934; UL2 2205.05131).
 
 Pre-RMSNorm, no biases, gated feed-forward, relative position bias with 32 buckets and maximum
-distance 128 computed once per stack, no scaling of the attention logits, untied output head.
+distance 128 computed once per stack, no scaling of the attention logits. The output head is a
+matrix of its own, or, where the config says so, the embedding table.
 """
 
 import dataclasses
@@ -23,7 +24,15 @@ ACTIVATIONS = {"gelu": partial(jax.nn.gelu, approximate=True), "silu": jax.nn.si
 
 @dataclasses.dataclass(frozen=True)
 class T5Config:
-    """Sizes of an encoder-decoder."""
+    """Sizes of an encoder-decoder.
+
+    Attributes:
+      activation: of the gate: "gelu" (its tanh form; T5 1.1, Flan-T5, mT5) or "silu" (UL2).
+      epsilon: of every norm.
+      tied_head: the logits are products with the embedding table; there is no head.
+      scaled_head: hidden states are multiplied by d_model**-0.5 before the logits, as T5 and T5X
+        do where the head is tied.
+    """
 
     vocabulary: int
     encoder_layers: int
@@ -35,6 +44,9 @@ class T5Config:
     activation: str = "gelu"
     buckets: int = 32
     max_distance: int = 128
+    epsilon: float = 1e-6
+    tied_head: bool = False
+    scaled_head: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +137,7 @@ class EncoderLayer(nnx.Module):
     """Self-attention and feed-forward, each after a norm and added to the stream."""
 
     def __init__(self, config: T5Config, *, options: Options, rngs: nnx.Rngs):
-        norm = partial(layers.RMSNorm, config.d_model, precision=options.precision)
+        norm = partial(_norm, config, options)
         self.norm_1, self.norm_2 = norm(), norm()
         self.attention = Attention(config, cross=False, causal=False, options=options, rngs=rngs)
         self.mlp = _feed_forward(config, False, options, rngs)
@@ -140,7 +152,7 @@ class DecoderLayer(nnx.Module):
     """Causal self-attention, cross-attention and feed-forward."""
 
     def __init__(self, config: T5Config, *, options: Options, rngs: nnx.Rngs):
-        norm = partial(layers.RMSNorm, config.d_model, precision=options.precision)
+        norm = partial(_norm, config, options)
         self.norm_1, self.norm_2, self.norm_3 = norm(), norm(), norm()
         common = dict(causal=True, options=options, rngs=rngs)
         self.attention = Attention(config, cross=False, **common)
@@ -176,7 +188,7 @@ class Encoder(nnx.Module):
             config.encoder_layers,
             rngs=rngs,
         )
-        self.norm = layers.RMSNorm(config.d_model, precision=options.precision)
+        self.norm = _norm(config, options)
 
     def __call__(self, x: Array, kinds: Array) -> Array:
         """x: (b, s, d), kinds: (b, s) -> (b, s, d)."""
@@ -208,7 +220,7 @@ class Decoder(nnx.Module):
             config.decoder_layers,
             rngs=rngs,
         )
-        self.norm = layers.RMSNorm(config.d_model, precision=options.precision)
+        self.norm = _norm(config, options)
 
     def __call__(self, x: Array, encoded: Array, encoded_kinds: Array) -> Array:
         """x: (b, t, d), encoded: (b, s, d), encoded_kinds: (b, s) -> (b, t, d)."""
@@ -264,6 +276,10 @@ class Decoder(nnx.Module):
         per_layer: dict[str, Any] = {k: v for k, v in cache.items() if k != "memory_mask"}
         x, (key, value) = self.stack.scan(step, x, per_layer, unroll=self.options.unroll)
         return self.norm(x), {**cache, "key": key, "value": value}
+
+
+def _norm(config: T5Config, options: Options) -> layers.RMSNorm:
+    return layers.RMSNorm(config.d_model, precision=options.precision, epsilon=config.epsilon)
 
 
 def _feed_forward(

@@ -57,6 +57,7 @@ def save(path: str, model: nnx.Module, metadata: Mapping[str, str], dtype: Any) 
     tensors = {name: leaf.astype(dtype) for name, leaf in _paths(state).items()}
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     save_file(tensors, path + ".tmp", metadata=dict(metadata))
+    os.chmod(path + ".tmp", 0o644)  # safetensors lets nobody else read what it writes
     os.replace(path + ".tmp", path)
 
 

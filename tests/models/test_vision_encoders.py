@@ -12,16 +12,20 @@ from flax import nnx
 from omni_smola.errors import UserError
 from omni_smola.experts.param import ExpertParam
 from omni_smola.experts.vision_map import VisionMap
-from omni_smola.models import vit
+from omni_smola.models import vision_encoders, vit
 from omni_smola.models.layers import Precision
+from omni_smola.models.pix2struct import Pix2StructConfig
 from omni_smola.models.vision_encoders import (
+    Pix2StructEncoder,
     VisionEncoder,
     ViTEncoder,
     load_tower,
+    read_tower,
     save_tower,
     vision_encoder,
 )
-from omni_smola.pretrained import native
+from omni_smola.pretrained import clip, native
+from omni_smola.training import state
 from omni_smola.views import Patches, Square
 
 from .conftest import randomized
@@ -140,6 +144,99 @@ def test_the_protocol_fits_an_encoder_of_variable_resolution():
     np.testing.assert_allclose(got.tokens[0, 3], want, rtol=0, atol=1e-5)
 
 
+# Towers that others have published.
+
+
+def abstract(name):
+    return nnx.eval_shape(lambda: vision_encoder(name, precision=Precision(), rngs=nnx.Rngs(0)))
+
+
+def test_the_views_of_published_towers():
+    views = {name: vision_encoders.view(name) for name in vision_encoders.PUBLIC}
+    assert views["clip_l14"] == views["eva_clip_g14"] == Square(224, "bicubic")
+    assert views["clip_l14_336"] == Square(336, "bicubic")
+    for size in ("small", "base", "large", "giant", "large_registers"):
+        assert views[f"dinov2_{size}"] == Square(448, "bicubic")
+    assert views["pix2struct_base"] == Patches(16, 2048, standardize=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens", "width", "has_cls"),
+    [
+        ("eva_clip_g14", 256, 1408, True),
+        ("clip_l14", 256, 1024, True),
+        ("dinov2_large", 1024, 1024, True),
+        ("dinov2_base_registers", 1024, 768, True),
+        ("siglip_so400m14_384", 729, 1152, False),
+        ("pix2struct_base", 2048, 768, False),
+    ],
+)
+def test_published_towers_see_as_the_paper_says(name, tokens, width, has_cls):
+    encoder = abstract(name)
+    assert isinstance(encoder, VisionEncoder)
+    assert (encoder.name, encoder.width) == (name, width)
+    fields = {
+        field: jax.ShapeDtypeStruct((2, *shape), dtype)
+        for field, (shape, dtype) in encoder.view.fields(name).items()
+    }
+    batch = fields | {"image_mask": jax.ShapeDtypeStruct((2,), bool)}
+
+    def look(batch):
+        return vision_encoder(name, precision=Precision(), rngs=nnx.Rngs(0))(batch)
+
+    got = jax.eval_shape(look, batch)
+    assert got.tokens.shape == (2, tokens, width)
+    assert got.sizes.shape == (2, 2)
+    assert (got.cls is not None) == has_cls
+    assert not has_cls or got.cls.shape == (2, width)
+
+
+PAGE = Pix2StructConfig(2, width=8, depth=2, mlp=12, heads=2, d_head=3, positions=9)
+
+
+def make_page(view=None):
+    make = partial(Pix2StructEncoder, "page", PAGE, view=view, precision=Precision())
+    return randomized(nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0))))
+
+
+def test_maps_of_every_shape_in_one_batch():
+    encoder = make_page(Patches(2, 6))
+    sizes = np.array([[2, 3], [1, 4], [2, 3], [0, 0]], np.int32)
+    patches = np.random.default_rng(0).normal(size=(4, 6, 12)).astype(np.float32)
+    mask = np.array([True, True, False, False])
+    batch = {"patches:page": patches, "sizes:page": sizes, "image_mask": mask}
+    got = encode(encoder, batch)
+    np.testing.assert_array_equal(got.sizes, [[2, 3], [1, 4], [0, 0], [0, 0]])
+    assert got.tokens.shape == (4, 6, 8)
+    assert got.cls is None
+    assert np.isfinite(got.tokens).all()
+    # A map is the same whatever its neighbours are, and whatever its padding holds.
+    batch["patches:page"] = np.where(got.mask()[..., None], patches, 7.0).astype(np.float32)
+    np.testing.assert_array_equal(encode(encoder, batch).visible(), got.visible())
+    # Its shape counts, not only its patches: rows and columns have embeddings of their own.
+    batch["sizes:page"] = sizes[:, ::-1]
+    turned = encode(encoder, batch)
+    assert np.abs(turned.tokens[0] - got.tokens[0]).max() > 0.01
+
+
+def test_more_patches_than_positions_are_refused():
+    batch = {
+        "patches:page": jnp.zeros((1, 9, 12)),
+        "sizes:page": jnp.ones((1, 2), jnp.int32),
+        "image_mask": jnp.ones((1,), bool),
+    }
+    with pytest.raises(UserError, match="got 9 patches, but knows rows and columns 1 to 8: set"):
+        make_page()(batch)
+
+
+def test_pixels_are_normalized_as_the_tower_was_trained(micro, seen):
+    config = dataclasses.replace(micro.vision, mean=(0.1, 0.4, 0.7), std=(0.5, 0.2, 0.25))
+    encoder = make_encoder(config)
+    pixels = (seen["image:eye"] / 255 - np.array(config.mean)) / np.array(config.std)
+    want = nnx.jit(lambda tower, x: tower(x))(encoder.vit, jnp.asarray(pixels, jnp.float32))
+    np.testing.assert_allclose(encode(encoder, seen).tokens, want, rtol=0, atol=1e-4)
+
+
 # A tower's way from the PaLI that trained it.
 
 
@@ -182,3 +279,31 @@ def test_a_file_that_is_no_tower_is_refused(micro, make_pali, tmp_path):
     native.save(str(tmp_path / "whole.safetensors"), make_pali(), {}, jnp.float32)
     with pytest.raises(UserError, match="does not fit the vision tower"):
         load_tower(str(tmp_path / "whole.safetensors"), encoder)
+
+
+def test_a_folder_of_towers_of_our_own(monkeypatch, micro, tmp_path):
+    """Of small encoders, and of published ones that were once read."""
+    config = dataclasses.replace(micro.vision, mean=(0.1, 0.4, 0.7), class_token=True)
+    monkeypatch.setitem(vision_encoders.SMALL, "semantic", config)
+    monkeypatch.setitem(vision_encoders.PUBLIC, "eye", vision_encoders.Public(config, clip))
+    kept = make_encoder(config)
+    wanted = state.paths(nnx.to_pure_dict(nnx.state(kept.vit)))
+    for name in ("semantic", "eye"):
+        with pytest.raises(UserError, match=name):
+            read_tower(tmp_path, name, wanted)
+        save_tower(str(tmp_path / f"{name}.safetensors"), kept.vit, {}, jnp.float32)
+        read = read_tower(tmp_path, name, wanted)
+        assert read.keys() == wanted.keys()
+        assert all(np.array_equal(read[path], wanted[path]) for path in wanted)
+    monkeypatch.setitem(vision_encoders.SMALL, "semantic", dataclasses.replace(config, heads=4))
+    with pytest.raises(UserError, match=r"'semantic': it has heads 2 instead of 4\."):
+        read_tower(tmp_path, "semantic", wanted)
+
+
+def test_a_tower_of_patches_is_kept_too(tmp_path):
+    path, kept, read = str(tmp_path / "page.safetensors"), make_page(), make_page()
+    save_tower(path, kept.vit, {}, jnp.float32)
+    nnx.update(read, jax.tree.map(jnp.zeros_like, nnx.state(read)))
+    load_tower(path, read)
+    got, want = (nnx.to_pure_dict(nnx.state(each.vit)) for each in (read, kept))
+    jax.tree.map(np.testing.assert_array_equal, got, want)

@@ -96,3 +96,22 @@ def real(shared_dir, downloads):
         return target
 
     return link
+
+
+@pytest.fixture
+def read(downloads, tmp_path):
+    """(name, split) -> its examples and the sentences about its bad records, nothing stored."""
+    from omni_smola.data.builders.official import builder as official
+    from omni_smola.data.builders.official.files import BadRecord
+
+    def run(name: str, split: str) -> tuple[list[official.Example], list[str]]:
+        builder = official.find(name)(data_dir=str(tmp_path / "unbuilt"))
+        good, bad = [], []
+        for record in builder.records(downloads.folder, split):
+            try:
+                good.append(builder.example(record, split))
+            except BadRecord as error:
+                bad.append(str(error))
+        return [example for example in good if example is not None], bad
+
+    return run

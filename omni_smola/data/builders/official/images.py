@@ -29,11 +29,14 @@ class Folders:
       files: the folders, of which at least one must be there. Where a key lies in several, the
         first is read.
       pattern: regular expression for a path below a folder; its group "key" is the image's key.
+      by_folder: whether keys begin with the name of their folder, as "train2014/1", because the
+        dataset names its images so or uses a name in several folders.
     """
 
     name: str
     files: tuple[SourceFile, ...]
     pattern: str = r"(?P<key>.+)\.(?i:jpe?g|png|gif|bmp)"
+    by_folder: bool = False
 
     def images(self, folder: Path) -> dict[str, Read]:
         """Key -> how to read the encoded image, in sorted order of the keys.
@@ -50,7 +53,8 @@ class Folders:
             for path in sorted(root.rglob("*")):
                 match = re.fullmatch(self.pattern, path.relative_to(root).as_posix())
                 if match:
-                    found.setdefault(match["key"], path.read_bytes)
+                    key = f"{root.name}/{match['key']}" if self.by_folder else match["key"]
+                    found.setdefault(key, path.read_bytes)
         if not found:
             raise UserError(
                 f"The folders of the image collection {self.name} hold no image: "
