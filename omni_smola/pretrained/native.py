@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.flax import save_file
 
 from omni_smola.errors import UserError
+from omni_smola.trees import nest, paths
 
 SHIPPED = {"tiny": "tiny.safetensors"}
 SHIPPED_TOWERS = ("semantic", "spatial", "reading")
@@ -54,7 +55,7 @@ def save(path: str, model: nnx.Module, metadata: Mapping[str, str], dtype: Any) 
       dtype: of the stored tensors, such as jnp.bfloat16.
     """
     state = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    tensors = {name: leaf.astype(dtype) for name, leaf in _paths(state).items()}
+    tensors = {name: leaf.astype(dtype) for name, leaf in paths(state).items()}
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     save_file(tensors, path + ".tmp", metadata=dict(metadata))
     os.chmod(path + ".tmp", 0o644)  # safetensors lets nobody else read what it writes
@@ -118,15 +119,8 @@ def mismatches(
 def load(path: str, model: nnx.Module, what: tuple[str, str] = BACKBONE) -> None:
     """Fills a bare backbone from a file, in the dtypes that its parameters have; see `read`."""
     state = nnx.state(model, nnx.Param)
-    loaded = read(path, _paths(nnx.to_pure_dict(state)), what=what)
-    tree: dict[str, Any] = {}
-    for name, value in loaded.items():
-        *parents, last = name.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = value
-    nnx.replace_by_pure_dict(state, tree)
+    loaded = read(path, paths(nnx.to_pure_dict(state)), what=what)
+    nnx.replace_by_pure_dict(state, nest(loaded))
     nnx.update(model, state)
 
 
@@ -144,11 +138,3 @@ def _check_names(
             f"{'; '.join(problems[:8])}{more}. Choose the sizes it was made with, or another file "
             f"by {what[1]}."
         )
-
-
-def _paths(tree: Mapping[str, Any]) -> dict[str, jax.Array]:
-    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): jnp.asarray(leaf)
-        for path, leaf in flat
-    }

@@ -12,8 +12,21 @@ import jax
 import numpy as np
 from flax import nnx
 
+from omni_smola.trees import Tree, nest, paths
+
+__all__ = [
+    "Assemble",
+    "Tree",
+    "backbone_name",
+    "backbone_weights",
+    "count",
+    "divide",
+    "fingerprint",
+    "nest",
+    "paths",
+]
+
 Array = jax.Array
-Tree = dict[str, Any]
 Assemble = Callable[[Tree, Tree], nnx.Module]
 
 
@@ -40,24 +53,6 @@ def divide(model: nnx.Module, wrt: Any) -> tuple[Assemble, Tree, Tree]:
 
     trainable, frozen = (nnx.to_pure_dict(state) for state in states)
     return assemble, trainable, frozen
-
-
-def paths(tree: Tree) -> dict[str, Any]:
-    """Nested dict -> {"a/b/c": leaf}."""
-    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in flat}
-
-
-def nest(flat: Mapping[str, Any]) -> Tree:
-    """{"a/b/c": leaf} -> nested dict; the inverse of `paths`."""
-    tree: Tree = {}
-    for path, leaf in flat.items():
-        *parents, name = path.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[name] = leaf
-    return tree
 
 
 def count(tree: Tree) -> int:
