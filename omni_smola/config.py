@@ -22,11 +22,45 @@ MIXTURES = {
     "full": (*_CAPTIONING, *_VQA, "mini_box"),
 }
 
+# The same of public datasets, and MoME's suite: tasks trained on, and tasks only evaluated.
+_SMOLA_CAPTIONING = (
+    "coco_captions textcaps vizwiz_captions scicap screen2words widget_captions".split(),
+    ["nocaps", "xm3600"],
+)
+_SMOLA_VQA = (
+    "vqav2 okvqa aokvqa_direct aokvqa_choice gqa vizwiz_vqa textvqa stvqa ocrvqa scienceqa ai2d "
+    "chartqa docvqa infographicvqa".split(),
+    ["tallyqa"],
+)
+SUITES = {
+    "smola_captioning": _SMOLA_CAPTIONING,
+    "smola_vqa": _SMOLA_VQA,
+    "smola_full": tuple(a + b for a, b in zip(_SMOLA_CAPTIONING, _SMOLA_VQA, strict=True)),
+    "mome": (
+        "coco_captions flickr30k okvqa vqav2 aokvqa_direct gqa iconqa refcoco_rec refcoco_plus_rec "
+        "refcocog_rec refcoco_reg refcoco_plus_reg refcocog_reg chartqa tabfact textcaps deepform "
+        "visualmrc docvqa infographicvqa wikitablequestions textvqa".split(),
+        ["nocaps", "vsr"],
+    ),
+}
+# MoME trains on these and reports other sets of their groups.
+_NOT_REPORTED = {"mome": ("vqav2", "visualmrc")}
+
 
 def set_tasks(config: ml_collections.ConfigDict, tasks: str) -> None:
-    """Equal rates for the tasks of a named mixture, or for task names joined by +."""
-    for task in MIXTURES.get(tasks, tasks.split("+")):
+    """The tasks of a named mixture, or task names joined by +, in equal rates.
+
+    A suite of public datasets is sampled by size, MoME's with equal shares of its four groups; its
+    held-out sets are evaluated too.
+    """
+    trained, held_out = SUITES.get(tasks, (MIXTURES.get(tasks, tasks.split("+")), ()))
+    for task in trained:
         config.data.rates[task] = 1.0
+    if tasks in SUITES:
+        hidden = _NOT_REPORTED.get(tasks, ())
+        config.eval.tasks = "+".join(t for t in (*trained, *held_out) if t not in hidden)
+        config.data.mixing = "group" if tasks == "mome" else "size"
+        config.eval.groups = "mome" if tasks == "mome" else "family"
 
 
 def set_pretraining(config: ml_collections.ConfigDict) -> None:
@@ -116,6 +150,11 @@ def defaults() -> ml_collections.ConfigDict:
 
     config.data = ml_collections.ConfigDict()
     config.data.rates = ml_collections.ConfigDict()  # task -> relative rate of sampling
+    # What the rates multiply: 1 (rates), examples (size), or those with equal shares of MoME's four
+    # groups of tasks (group).
+    config.data.mixing = "rates"
+    config.data.temperature = 1.0  # of mixing by size: examples ** (1 / temperature)
+    config.data.cap = 0  # of mixing by size: examples counted of a task at most; 0 is no cap
     config.data.sources = ml_collections.ConfigDict()  # task -> folder of JSONL and images
     config.data.data_dir = ""  # where TFDS keeps its sets; "" is its default
     config.data.manual_dir = ""  # official downloads that public datasets are prepared from
@@ -156,6 +195,7 @@ def defaults() -> ml_collections.ConfigDict:
     config.eval.every = 0  # steps between evaluations; 0 is only at the end
     config.eval.baseline = True  # evaluate the frozen backbone before training
     config.eval.tasks = ""  # names joined by +; "" is every task that is trained
+    config.eval.groups = "family"  # rows of the report's means: family, or mome: its four groups
 
     config.decode = ml_collections.ConfigDict()
     config.decode.method = "greedy"  # greedy, beam, sample

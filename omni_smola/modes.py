@@ -119,7 +119,7 @@ def predict(run: Run, image: str | None, prompt: str) -> str:
         step, trainable = _trained(run)
         say(f"checkpoint of step {step} answers")
     ids = run.generate(trainable, batch)[0]
-    return run.vocabulary.decode(evaluator.until_eos(ids))
+    return run.vocabulary.decode(evaluator.until_eos(ids, run.vocabulary.eos_id))
 
 
 def routing(run: Run) -> str:

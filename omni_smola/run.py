@@ -1,5 +1,6 @@
 """One run: mesh, data, model, and what train, eval and predict do with them."""
 
+import dataclasses
 import functools
 import sys
 import time
@@ -17,6 +18,7 @@ from omni_smola.errors import UserError
 from omni_smola.evaluation import decode as decoding
 from omni_smola.evaluation import evaluator
 from omni_smola.models import build
+from omni_smola.pretrained import backbones
 from omni_smola.training import optimizer, sharding, stages
 from omni_smola.training.checkpoint import Checkpoints, ensure_workdir
 from omni_smola.training.model import identity, make_model
@@ -69,7 +71,10 @@ class Run:
 
         self.rates = register_tasks(self.config, self.vocabulary)
         names = self.config.eval.tasks.split("+") if self.config.eval.tasks else list(self.rates)
-        self.eval_tasks = [tasks.get(name).row for name in names]
+        rows = [tasks.get(name).row for name in names]
+        if self.config.eval.groups == "mome":
+            rows = [dataclasses.replace(row, group=row.mome or row.group) for row in rows]
+        self.eval_tasks = rows
 
     def train_batches(self, start_step: int) -> Iterator[Batch]:
         """This host's endless stream of batches from a step on."""
@@ -114,6 +119,7 @@ class Run:
             self.eval_tasks,
             self.eval_batches,
             self.vocabulary.decode,
+            eos_id=self.vocabulary.eos_id,
             primary=jax.process_index() == 0,
         )
 
@@ -125,7 +131,9 @@ class Run:
             model = self.model.assemble(trainable, frozen)
             cache = model.init_cache(batch, length)
             size = batch["prompt"].shape[0]
-            return decoding.decode(model.step, cache, size, length, self.decoding, key)
+            return decoding.decode(
+                model.step, cache, size, length, self.decoding, key, self.vocabulary.eos_id
+            )
 
         return jax.jit(generate)
 
@@ -185,7 +193,8 @@ def register_tasks(config: ml_collections.ConfigDict, vocabulary: Any) -> dict[s
         prompts=data.prompts,
         ocr=data.ocr,
     )
-    return mixtures.resolve(dict(data.rates))
+    rates = mixtures.resolve(dict(data.rates))
+    return mixtures.weighted(rates, data.train_split, data.mixing, data.temperature, data.cap)
 
 
 def load_vocabulary(config: ml_collections.ConfigDict) -> Any:
@@ -195,7 +204,15 @@ def load_vocabulary(config: ml_collections.ConfigDict) -> Any:
         from omni_smola.data import vocabulary as vocabularies
 
         sources.keep_off_accelerators()
-    return vocabularies.load(config.data.vocabulary or None)
+    return vocabularies.load(vocabulary_file(config))
+
+
+def vocabulary_file(config: ml_collections.ConfigDict) -> str | None:
+    """The config's file or folder, else that of its public checkpoint; None for the package's."""
+    if config.data.vocabulary:
+        return config.data.vocabulary
+    init = config.backbone.init
+    return str(backbones.folder(init)) if backbones.is_public(init) else None
 
 
 def _vocabulary(config: ml_collections.ConfigDict, size: int) -> Any:

@@ -19,6 +19,7 @@ class TaskRow:
         papers report in place of a hidden test split.
       held_out: whether the task is for evaluation only.
       submission: a key of `evaluation.submissions.FORMATS`, or "".
+      mome: the group of MoME's suite that the task is in: general, rec, reg, document, or "".
     """
 
     name: str
@@ -29,6 +30,7 @@ class TaskRow:
     splits: Mapping[str, str] = dataclasses.field(default_factory=dict)
     held_out: bool = False
     submission: str = ""
+    mome: str = ""
 
     def split(self, name: str) -> str:
         """The dataset's own name of a split of a config."""

@@ -1,6 +1,5 @@
 """A backbone by its config, and the experts that a config attaches to it."""
 
-import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -19,10 +18,10 @@ from omni_smola.experts.mole import Mole, MoleConfig
 from omni_smola.experts.move import MoveConfig
 from omni_smola.experts.param import ExpertParam
 from omni_smola.experts.smola import SmolaConfig, SmolaExperts
-from omni_smola.models import shapes, vision_encoders
+from omni_smola.models import backbones, vision_encoders
+from omni_smola.models.backbones import Backbone
 from omni_smola.models.layers import Precision
-from omni_smola.models.mome import Mome, MomeConfig
-from omni_smola.models.pali import Pali, PaliConfig
+from omni_smola.models.mome import Seeing
 from omni_smola.models.sentence_encoder import BertConfig
 from omni_smola.models.t5 import Options
 from omni_smola.views import View
@@ -31,23 +30,13 @@ Array = jax.Array
 METHODS = ("smola", "lora", "adapter", "none", "full")
 
 
-def sizes(config: ml_collections.ConfigDict) -> PaliConfig:
+def sizes(config: ml_collections.ConfigDict) -> Backbone:
     """The named sizes of `config.backbone`, at its resolution.
 
     Raises:
       UserError: an unknown name, or a resolution that the patches do not tile.
     """
-    named = shapes.pali(config.name)
-    if not config.resolution:
-        return named
-    if config.resolution < 1 or config.resolution % named.vision.patch_size:
-        raise UserError(
-            f"backbone.resolution is {config.resolution}, but {config.name} cuts images into "
-            f"patches of {named.vision.patch_size} pixels: choose a positive multiple of that, or "
-            f"0 for its own {named.vision.image_size}."
-        )
-    vision = dataclasses.replace(named.vision, image_size=config.resolution)
-    return dataclasses.replace(named, vision=vision)
+    return backbones.at_resolution(backbones.named(config.name), config.name, config.resolution)
 
 
 def backbone(
@@ -55,18 +44,20 @@ def backbone(
     rngs: nnx.Rngs,
     vision: ml_collections.ConfigDict | None = None,
     sentence: BertConfig | None = None,
-) -> Pali:
+    known: Backbone | None = None,
+) -> nnx.Module:
     """The backbone of `config.backbone` with fresh weights.
 
     It is bare, but for MoME's mixture of vision experts where `vision` (`config.vision`) names
-    encoders, and for the encoder of instructions that `sentence` describes.
+    encoders, and for the encoder of instructions that `sentence` describes. `known` are its sizes,
+    where they do not follow from its name.
     """
     precision = Precision(jnp.dtype(config.dtype), jnp.dtype(config.param_dtype))
     options = Options(precision, config.remat, config.unroll)
-    if vision is None or not vision.encoders:
-        return Pali(sizes(config), options=options, sentence=sentence, rngs=rngs)
-    sizes_and_experts = MomeConfig(sizes(config), move_config(vision))
-    return Mome(sizes_and_experts, options=options, sentence=sentence, rngs=rngs)
+    move = move_config(vision) if vision is not None and vision.encoders else None
+    return backbones.make(
+        known or sizes(config), move=move, options=options, sentence=sentence, rngs=rngs
+    )
 
 
 def move_config(config: ml_collections.ConfigDict) -> MoveConfig:
@@ -90,16 +81,21 @@ def move_config(config: ml_collections.ConfigDict) -> MoveConfig:
 
 
 def attach_experts(
-    model: nnx.Module, config: ml_collections.ConfigDict, rngs: nnx.Rngs
+    model: nnx.Module,
+    config: ml_collections.ConfigDict,
+    rngs: nnx.Rngs,
+    where: str = "encoder/.*",
 ) -> list[str]:
     """Attaches the experts of `config.experts`; returns the paths that got some.
+
+    `where` is the pattern of those that get some where the config has none.
 
     Raises:
       UserError: an unknown method, a bad size, or a pattern that matches nothing.
     """
     if config.method in ("none", "full"):
         return []
-    where = config.where or DEFAULT_WHERE[config.method]
+    where = config.where or where
     if config.method == "smola":
         make = partial(SmolaExperts, smola_config(config))
         return attach.attach_to_linears(model, where, make, rngs=rngs, routed=True)
@@ -139,7 +135,6 @@ def mole_config(config: ml_collections.ConfigDict) -> MoleConfig:
 
 # Beside every feed-forward of the language model, encoder and decoder alike.
 LANGUAGE_WHERE = "(encoder|decoder)/.*"
-DEFAULT_WHERE = {"smola": "encoder/.*", "lora": "encoder/.*", "adapter": "encoder/.*"}
 
 
 def smola_config(config: ml_collections.ConfigDict) -> SmolaConfig:
@@ -202,7 +197,7 @@ def noisy(vision: ml_collections.ConfigDict, language: ml_collections.ConfigDict
     return dropout or (language.experts > 1 and language.gumbel)
 
 
-def routing_shares(model: Pali, batch: dict[str, Array]) -> dict[str, Array]:
+def routing_shares(model: nnx.Module, batch: dict[str, Array]) -> dict[str, Array]:
     """What the routers of vision and language experts do with a batch.
 
     Returns:
@@ -213,7 +208,7 @@ def routing_shares(model: Pali, batch: dict[str, Array]) -> dict[str, Array]:
     if mole.routes(model) == {"instance"}:
         probabilities = mole.router_probabilities(model, model.instruction(batch))
         shares = {path: x[None] if x.ndim == 2 else x for path, x in probabilities.items()}
-    if isinstance(model, Mome):
+    if isinstance(model, Seeing):
         shares = {"vision": model.vision_shares(batch)} | shares
     return shares
 

@@ -1,19 +1,20 @@
 """MoME (arXiv 2407.12709): a frozen language model that sees through several frozen encoders.
 
-The language model is PaLI's encoder-decoder; its single ViT and visual projection give way to a
-mixture of vision experts (`experts.move`), which reads all encoders' maps and the instruction.
+A single ViT and its projection give way to a mixture of vision experts (`experts.move`), which
+reads all encoders' maps and the instruction. The language model behind it is PaLI's
+encoder-decoder, or a decoder such as the paper's Vicuna.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 from flax import nnx
 
 from omni_smola.experts.move import Move, MoveConfig, shares
 from omni_smola.models import vision_encoders
+from omni_smola.models.decoder_only import LanguageConfig, LanguageModel
 from omni_smola.models.pali import Batch, Pali, PaliConfig, visual_kinds
-from omni_smola.models.sentence_encoder import BertConfig
-from omni_smola.models.t5 import Options
 
 Array = jax.Array
 
@@ -26,33 +27,17 @@ class MomeConfig:
     move: MoveConfig
 
 
-class Mome(Pali):
-    """Images through several encoders, and a prompt, to the logits of a target."""
+class Seeing:
+    """What the mixture of vision experts adds to a language model: encoders and `experts`."""
 
-    def __init__(
-        self,
-        config: MomeConfig,
-        *,
-        options: Options | None = None,
-        sentence: BertConfig | None = None,
-        rngs: nnx.Rngs,
-    ):
-        super().__init__(config.pali, options=options, vision=False, sentence=sentence, rngs=rngs)
-        precision = self.options.precision
+    def _see(self, config: MoveConfig, d_model: int, rngs: nnx.Rngs) -> None:
+        run = self.options
+        how = {"precision": run.precision, "remat": run.remat, "unroll": run.unroll, "rngs": rngs}
         self.encoders = nnx.Dict(
-            {
-                name: vision_encoders.vision_encoder(name, precision=precision, rngs=rngs)
-                for name in config.move.encoders
-            }
+            {name: vision_encoders.vision_encoder(name, **how) for name in config.encoders}
         )
-        width = config.pali.language.d_model
-        self.experts = Move(
-            config.move,
-            {name: encoder.width for name, encoder in self.encoders.items()},
-            width,
-            self.instruction_width,
-            rngs=rngs,
-        )
+        widths = {name: encoder.width for name, encoder in self.encoders.items()}
+        self.experts = Move(config, widths, d_model, self.instruction_width, rngs=rngs)
 
     def maps(self, batch: Batch) -> dict:
         """What every encoder sees: name -> VisionMap."""
@@ -67,3 +52,21 @@ class Mome(Pali):
         """(b, n) float32: each vision expert's share of the mixture (see `move.shares`)."""
         features = self.experts.features(self.maps(batch), self.instruction(batch))
         return shares(features)
+
+
+class Mome(Seeing, Pali):
+    """Images through several encoders, and a prompt, to the logits of a target."""
+
+    def __init__(self, config: MomeConfig, *, rngs: nnx.Rngs, **how: Any):
+        """how: `options` and `sentence`, as in `Pali`."""
+        super().__init__(config.pali, vision=False, rngs=rngs, **how)
+        self._see(config.move, config.pali.language.d_model, rngs)
+
+
+class MomeDecoder(Seeing, LanguageModel):
+    """The same before a decoder-only language model: the paper's own composition."""
+
+    def __init__(self, config: LanguageConfig, move: MoveConfig, *, rngs: nnx.Rngs, **how: Any):
+        """how: `options` and `sentence`, as in `LanguageModel`."""
+        super().__init__(config, rngs=rngs, **how)
+        self._see(move, config.d_model, rngs)

@@ -10,13 +10,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from omni_smola.experts import attach
 from omni_smola.kinds import Kind
 from omni_smola.models import layers, t5, vit
-from omni_smola.models.sentence_encoder import BertConfig, SentenceEncoder, mean_embedding
+from omni_smola.models.sentence_encoder import BertConfig, SentenceEncoder
+from omni_smola.models.t5_text import T5, Batch
 
 Array = jax.Array
-Batch = dict[str, Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +26,8 @@ class PaliConfig:
     language: t5.T5Config
 
 
-class Pali(nnx.Module):
-    """Image and prompt to the logits of a target."""
+class Pali(T5):
+    """Image and prompt to the logits of a target: a T5 whose encoder also reads an image."""
 
     def __init__(
         self,
@@ -45,12 +44,9 @@ class Pali(nnx.Module):
           vision: whether to build the ViT and its projection; Mome has others in their place.
           sentence: of the encoder that embeds instructions; None is `mean_embedding` of prompts.
         """
-        language = config.language
         options = options or t5.Options()
-        self.config = config
-        self.options = options
         precision = options.precision
-        self.instruction_width = sentence.width if sentence else language.d_model
+        self.config = config
         self.sentence = sentence and SentenceEncoder(sentence, precision=precision, rngs=rngs)
         if vision:
             self.vision = vit.ViT(
@@ -62,34 +58,19 @@ class Pali(nnx.Module):
             )
             self.visual_projection = layers.Projection(
                 config.vision.width,
-                {"projection": language.d_model},
+                {"projection": config.language.d_model},
                 use_bias=True,
                 precision=precision,
                 rngs=rngs,
             )
-        self.embedding = nnx.Param(
-            jax.random.normal(
-                rngs.params(), (language.vocabulary, language.d_model), precision.param_dtype
-            )
-        )
-        self.encoder = t5.Encoder(language, options=options, rngs=rngs)
-        self.decoder = t5.Decoder(language, options=options, rngs=rngs)
-        self.head = layers.Projection(
-            language.d_model,
-            {"logits": language.vocabulary},
-            causal=True,
-            precision=precision,
-            rngs=rngs,
-        )
-
-    def embed(self, tokens: Array) -> Array:
-        """(b, m) int32 -> (b, m, d_model)."""
-        return jnp.take(self.embedding[...], tokens, axis=0).astype(self.options.precision.dtype)
+        super().__init__(config.language, options=options, rngs=rngs)
+        if sentence is not None:
+            self.instruction_width = sentence.width
 
     def visual_tokens(self, batch: Batch, instruction: Array) -> tuple[Array, Array]:
         """The image as tokens of the encoder: (b, v, d_model) and their kinds (b, v) int32."""
         del instruction  # Mome chooses among its encoders by it
-        visual = self.vision(vit.normalize(batch["image"]))
+        visual = self.vision(self.vision.normalize(batch["image"]))
         kinds = visual_kinds(batch["image_mask"], visual.shape[1])
         return self.visual_projection(visual, kinds)["projection"], kinds
 
@@ -100,57 +81,22 @@ class Pali(nnx.Module):
         """
         if self.sentence is not None:
             return self.sentence(batch["instruction"], batch["instruction_mask"])
-        return mean_embedding(self.embed(batch["prompt"]), batch["prompt_mask"])
+        return super().instruction(batch)
 
-    def encode(self, batch: Batch) -> tuple[Array, Array, Array]:
-        """The multimodal encoder.
+    def inputs(self, batch: Batch, instruction: Array) -> tuple[Array, Array]:
+        """The image's tokens and the prompt's: (b, v + p, d_model), and kinds (b, v + p) int32.
 
         Args:
           batch: image (b, h, w, 3) uint8; image_mask (b,) bool, False where an example has no
-            image; prompt (b, p) int32; prompt_mask (b, p) bool; and, in training, key () of the
-            experts' noise.
-
-        Returns:
-          encoded (b, v + p, d_model), kinds (b, v + p) int32, where a missing image is padding, and
-          the instruction (b, e).
+            image, which is padding then; prompt (b, p) int32; prompt_mask (b, p) bool.
+          instruction: (b, e).
         """
-        instruction = self.instruction(batch)
-        attach.set_instruction(self, instruction, batch.get("key"))
-        visual, kinds = self.visual_tokens(batch, instruction)
-        text_kinds = jnp.where(batch["prompt_mask"], Kind.TEXT, Kind.PADDING).astype(jnp.int32)
-        x = jnp.concatenate([visual, self.embed(batch["prompt"])], axis=1)
-        kinds = jnp.concatenate([kinds, text_kinds], axis=1)
-        return self.encoder(x, kinds), kinds, instruction
-
-    def logits(self, hidden: Array) -> Array:
-        """(b, t, d_model) -> (b, t, vocabulary) float32."""
-        kinds = jnp.full(hidden.shape[:2], Kind.TEXT, jnp.int32)
-        return self.head(hidden, kinds)["logits"].astype(jnp.float32)
-
-    def __call__(self, batch: Batch) -> Array:
-        """A batch of the pipeline -> logits (b, t, vocabulary) of its `target`, teacher-forced."""
-        encoded, kinds, _ = self.encode(batch)
-        # The decoder starts from padding (id 0) and reads the target shifted by one.
-        inputs = jnp.pad(batch["target"], ((0, 0), (1, 0)))[:, :-1]
-        return self.logits(self.decoder(self.embed(inputs), encoded, kinds))
-
-    def init_cache(self, batch: Batch, max_length: int) -> dict[str, Array]:
-        """Encodes the batch and makes room for `max_length` tokens; see `t5.Decoder`."""
-        encoded, kinds, instruction = self.encode(batch)
-        cache = self.decoder.init_cache(encoded, kinds, max_length)
-        return cache | {"instruction": instruction[None]}
-
-    def step(
-        self, cache: dict[str, Array], tokens: Array, position: Array
-    ) -> tuple[Array, dict[str, Array]]:
-        """The last token and its position -> logits (b, vocabulary) of the next, and the cache."""
-        instruction = cache["instruction"]
-        # A copy: this runs inside a loop, where a model made outside of it may not be changed.
-        model = nnx.merge(*nnx.split(self))
-        attach.set_instruction(model, instruction[0])
-        rest = {name: value for name, value in cache.items() if name != "instruction"}
-        hidden, rest = model.decoder.step(rest, model.embed(tokens[:, None]), position)
-        return model.logits(hidden)[:, 0], rest | {"instruction": instruction}
+        visual, visual_kinds = self.visual_tokens(batch, instruction)
+        text, kinds = super().inputs(batch, instruction)
+        return (
+            jnp.concatenate([visual, text], axis=1),
+            jnp.concatenate([visual_kinds, kinds], axis=1),
+        )
 
 
 def visual_kinds(image_mask: Array, tokens: int) -> Array:

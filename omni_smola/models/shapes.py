@@ -4,11 +4,14 @@
 `so400m_t5_base` and so on. Flan-T5 and Flan-UL2 have the sizes of T5 1.1 and UL2 and the names too.
 """
 
+import dataclasses
+
 from omni_smola.errors import UserError
 from omni_smola.models.pali import PaliConfig
 from omni_smola.models.t5 import T5Config
 from omni_smola.models.vision_encoders import SMALL
 from omni_smola.models.vit import ViTConfig
+from omni_smola.models.vit_sizes import VIT
 
 PALI = {
     "tiny": PaliConfig(
@@ -22,17 +25,7 @@ PALI = {
     ),
     # PaLI-X: ViT-22B and UL2 32B (widths derived from its parameter count).
     "palix": PaliConfig(
-        ViTConfig(
-            image_size=756,
-            patch_size=14,
-            width=6144,
-            depth=48,
-            mlp=24576,
-            heads=48,
-            parallel=True,
-            qk_norm=True,
-            qkv_bias=False,
-        ),
+        dataclasses.replace(VIT["vit_22b"], image_size=756),
         T5Config(
             250_112, 50, 50, d_model=4096, heads=16, d_head=256, d_ff=16384, activation="silu"
         ),

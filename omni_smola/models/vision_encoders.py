@@ -8,6 +8,7 @@ Pix2Struct, arXiv 2407.12709); `read_tower` reads either kind.
 
 import dataclasses
 import json
+import os
 import pathlib
 from collections.abc import Mapping
 from os import PathLike
@@ -191,8 +192,8 @@ def read_tower(
     """The weights of the encoder called `name`, as a folder of towers holds them.
 
     Args:
-      folder: with NAME.safetensors of `save_tower`, or, for an encoder of PUBLIC, with the Hugging
-        Face folder NAME: its config.json and safetensors.
+      folder: with NAME.safetensors of `save_tower`, else, for an encoder of PUBLIC, with the folder
+        NAME as Hugging Face keeps it, config.json and safetensors; or "shipped".
       name: of the encoder.
       wanted: path in the encoder's `vit` -> array or ShapeDtypeStruct.
       place: path -> sharding, as for `load.read`.
@@ -204,21 +205,20 @@ def read_tower(
       UserError: there is neither, or not that tower; or tensors are missing, unexpected or of
         another shape, all of them in one sentence.
     """
-    folder = pathlib.Path(folder).expanduser()
-    theirs, own = folder / name, folder / f"{name}.safetensors"
-    if name in PUBLIC and not own.is_file():
+    own, theirs = native.tower(os.fspath(folder), name), pathlib.Path(folder).expanduser() / name
+    if name in PUBLIC and not os.path.isfile(own):
         if not theirs.is_dir():
             raise UserError(
-                f"The folder {folder} has neither {name}/, a Hugging Face folder with the weights "
-                f"of the vision encoder {name!r}, nor {own.name} of our own: put one there, or set "
-                "--config.vision.init to the folder that has it, or to random."
+                f"The folder {theirs.parent} has neither {name}/, a Hugging Face folder with the "
+                f"weights of the vision encoder {name!r}, nor {name}.safetensors of our own: put "
+                "one there, or set --config.vision.init to the folder that has it, or to random."
             )
         public = PUBLIC[name]
         _check_public(theirs, name, public)
         return load.read(theirs, public.family.family(public.config), wanted, place)
     config = PUBLIC[name].config if name in PUBLIC else _small(name)
-    _check_sizes(str(own), name, config)
-    read = native.read(str(own), wanted, what=native.TOWER)
+    _check_sizes(own, name, config)
+    read = native.read(own, wanted, what=native.TOWER)
     return {path: jax.device_put(x, (place or {}).get(path)) for path, x in read.items()}
 
 

@@ -7,7 +7,6 @@ from importlib import resources
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from safetensors import SafetensorError, safe_open
 from safetensors.flax import save_file
@@ -45,6 +44,15 @@ def tower(folder: str, name: str) -> str:
             "--config.vision.init=FOLDER, or draw weights by --config.vision.init=random."
         )
     return str(resources.files("omni_smola.pretrained") / f"tower_{name}.safetensors")
+
+
+def names(path: str | os.PathLike) -> list[str]:
+    """Names of the tensors in a .safetensors file; [] where it is no complete one."""
+    try:
+        with safe_open(path, framework="flax") as file:
+            return list(file.keys())
+    except (SafetensorError, OSError):
+        return []
 
 
 def save(path: str, model: nnx.Module, metadata: Mapping[str, str], dtype: Any) -> None:

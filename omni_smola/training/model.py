@@ -13,9 +13,11 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import Mesh, Sharding
 
-from omni_smola.models import build
+from omni_smola.errors import UserError
+from omni_smola.models import backbones, build, vision_encoders
+from omni_smola.pretrained import backbones as public
 from omni_smola.pretrained import minilm, native
 from omni_smola.training import sharding
 from omni_smola.training import state as states
@@ -51,15 +53,16 @@ def make_model(config: ml_collections.ConfigDict, mesh: Mesh) -> Model:
     Raises:
       UserError: an unknown backbone or expert method, a pattern without a match, a bad weight file.
     """
-    sizes = build.sizes(config.backbone)
+    sizes = _sizes(config.backbone)
     build.check_experts(config.experts)
     build.check_mome(config.vision, config.language)
     wrt = build.trainable_filter(config.experts)
     attached: list[str] = []
-    make = functools.partial(_make, config, attached)
+    make = functools.partial(_make, config, sizes, attached)
     assemble, *shapes = states.divide(nnx.eval_shape(make), wrt)
     place = [sharding.partition_tree(mesh, tree) for tree in shapes]
-    given = _read(config, states.backbone_weights(*shapes))
+    wanted, places = states.backbone_weights(*shapes), states.backbone_weights(*place)
+    given = _read(config, sizes, wanted, places)
     trees = _fill(make, wrt, place, given)
     weights = states.backbone_weights(*trees)
     return Model(
@@ -67,8 +70,8 @@ def make_model(config: ml_collections.ConfigDict, mesh: Mesh) -> Model:
         *trees,
         states.fingerprint(weights),
         list(attached),
-        sizes.vision.image_size,
-        sizes.language.vocabulary,
+        backbones.image_size(sizes),
+        backbones.vocabulary(sizes),
         build.views(config.vision),
     )
 
@@ -76,7 +79,8 @@ def make_model(config: ml_collections.ConfigDict, mesh: Mesh) -> Model:
 def abstract_trainable(config: ml_collections.ConfigDict, mesh: Mesh) -> states.Tree:
     """Shapes, dtypes and shardings of what a config trains; nothing is drawn or read."""
     wrt = build.trainable_filter(config.experts)
-    _, shapes, _ = states.divide(nnx.eval_shape(functools.partial(_make, config, [])), wrt)
+    make = functools.partial(_make, config, _sizes(config.backbone), [])
+    _, shapes, _ = states.divide(nnx.eval_shape(make), wrt)
     return jax.tree.map(
         lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
         shapes,
@@ -101,12 +105,28 @@ def identity(config: ml_collections.ConfigDict, fingerprint: str) -> dict[str, A
     }
 
 
-def _make(config: ml_collections.ConfigDict, attached: list[str]) -> nnx.Module:
+def _sizes(config: ml_collections.ConfigDict) -> backbones.Backbone:
+    """Those of `config.backbone`: by its name, or of the checkpoint that it starts from."""
+    if config.name != "auto":
+        return build.sizes(config)
+    if not public.is_public(config.init):
+        raise UserError(
+            f"backbone.name is auto, but backbone.init is {config.init!r}: auto reads the sizes "
+            "from the config.json of a public checkpoint, --config.backbone.init=FOLDER or "
+            "hf://OWNER/REPO."
+        )
+    return backbones.at_resolution(public.read_config(config.init), "auto", config.resolution)
+
+
+def _make(
+    config: ml_collections.ConfigDict, sizes: backbones.Backbone, attached: list[str]
+) -> nnx.Module:
     """Backbone and experts with fresh weights; writes the paths that got experts."""
     folder = config.instruction.encoder
     sentence = minilm.read_config(folder) if folder else None
-    model = build.backbone(config.backbone, nnx.Rngs(config.seed), config.vision, sentence)
-    attached[:] = build.attach_experts(model, config.experts, nnx.Rngs(config.seed + 1))
+    model = build.backbone(config.backbone, nnx.Rngs(config.seed), config.vision, sentence, sizes)
+    where = backbones.expert_paths(sizes)
+    attached[:] = build.attach_experts(model, config.experts, nnx.Rngs(config.seed + 1), where)
     attached.extend(
         build.attach_language_experts(model, config.language, nnx.Rngs(config.seed + 2))
     )
@@ -114,27 +134,32 @@ def _make(config: ml_collections.ConfigDict, attached: list[str]) -> nnx.Module:
 
 
 def _read(
-    config: ml_collections.ConfigDict, wanted: dict[str, jax.ShapeDtypeStruct]
+    config: ml_collections.ConfigDict,
+    sizes: backbones.Backbone,
+    wanted: dict[str, jax.ShapeDtypeStruct],
+    place: dict[str, Sharding],
 ) -> dict[str, jax.Array]:
     """Backbone weights by path, of those parts that the config does not want drawn."""
     towers = tuple(
         f"encoders/{name}/vit/" for name in filter(None, config.vision.encoders.split("+"))
     )
     given = {}
-    file = weight_file(config.backbone)
-    if file is not None:
-        others = (*towers, _SENTENCE)
-        own = {path: leaf for path, leaf in wanted.items() if not path.startswith(others)}
+    others = (*towers, _SENTENCE)
+    own = {path: leaf for path, leaf in wanted.items() if not path.startswith(others)}
+    init = config.backbone.init
+    if public.is_public(init):
+        given |= public.read(init, sizes, own, place)
+    elif (file := weight_file(config.backbone)) is not None:
         # Of a backbone that sees through other encoders, the file's own tower is left unread.
         unread = ("vision/", "visual_projection/") if towers else ()
         given |= native.read(file, own, unread)
     if config.vision.init != "random":
         for tower in towers:
-            own = {
-                path.removeprefix(tower): x for path, x in wanted.items() if path.startswith(tower)
-            }
-            file = native.tower(config.vision.init, tower.split("/")[1])
-            read = native.read(file, own, what=native.TOWER)
+            mine = [path for path in wanted if path.startswith(tower)]
+            own, where = (
+                {path.removeprefix(tower): tree[path] for path in mine} for tree in (wanted, place)
+            )
+            read = vision_encoders.read_tower(config.vision.init, tower.split("/")[1], own, where)
             given |= {f"{tower}{path}": x for path, x in read.items()}
     if config.instruction.encoder:
         _, weights = minilm.load(config.instruction.encoder)

@@ -96,6 +96,7 @@ def adapter_model():
     return randomized(lambda: Model(partial(Adapter, AdapterConfig(3))))
 
 
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("route", ROUTES)
 def test_stacked_is_unstacked(route):
     model = told(make_model(route))

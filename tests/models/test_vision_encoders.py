@@ -295,6 +295,8 @@ def test_a_folder_of_towers_of_our_own(monkeypatch, micro, tmp_path):
         read = read_tower(tmp_path, name, wanted)
         assert read.keys() == wanted.keys()
         assert all(np.array_equal(read[path], wanted[path]) for path in wanted)
+    with pytest.raises(UserError, match="No weights of the vision encoder 'eye' are shipped"):
+        read_tower("shipped", "eye", wanted)
     monkeypatch.setitem(vision_encoders.SMALL, "semantic", dataclasses.replace(config, heads=4))
     with pytest.raises(UserError, match=r"'semantic': it has heads 2 instead of 4\."):
         read_tower(tmp_path, "semantic", wanted)
@@ -307,3 +309,10 @@ def test_a_tower_of_patches_is_kept_too(tmp_path):
     load_tower(path, read)
     got, want = (nnx.to_pure_dict(nnx.state(each.vit)) for each in (read, kept))
     jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
+@pytest.mark.parametrize("name", ["semantic", "spatial", "reading"])
+def test_the_shipped_towers_are_read(name):
+    wanted = state.paths(nnx.to_pure_dict(nnx.state(abstract(name).vit)))
+    read = read_tower("shipped", name, wanted)
+    assert {path: x.shape for path, x in read.items()} == {p: x.shape for p, x in wanted.items()}
