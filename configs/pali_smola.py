@@ -1,7 +1,8 @@
 """The main job: Omni-SMoLA on a frozen PaLI (arXiv 2312.00968).
 
 Arguments after the colon, all optional, such as `configs/pali_smola.py:experts=16-16-16,rank=4`:
-  backbone   tiny, pali3, palix
+  backbone   tiny; t5gemma2_270m, t5gemma2_1b, t5gemma2_4b; paligemma_3b, paligemma2_3b and others of
+             `models/backbones.py`, whose weights --config.backbone.init names; pali3, palix
   experts    visual-text-multimodal, such as 16-16-16
   rank       of the experts
   res        pixels of the image's side; 0 is the backbone's own
@@ -29,8 +30,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         experts.scale_init = 8.0
         config.optimizer.learning_rate = 5e-3
     else:
-        # Never released: until weights are given by --config.backbone.init they are random.
-        config.backbone.init = "random"
+        # PaLI-3 and PaLI-X were never released: until weights are given theirs are random.
+        if arg.backbone in ("pali3", "palix"):
+            config.backbone.init = "random"
         config.backbone.dtype = config.backbone.param_dtype = "bfloat16"
         config.backbone.remat = True
         config.data.prompt_length = 64

@@ -17,7 +17,7 @@ from omni_smola.models.t5gemma2 import NAMED as T5GEMMA2
 from omni_smola.models.t5gemma2 import T5Gemma2, T5Gemma2Config
 
 Backbone = PaliConfig | T5Gemma2Config | PaliGemmaConfig | LanguageConfig
-NAMED: dict[str, Backbone] = {**PALI, **T5GEMMA2, **PALIGEMMA, **LLAMA}
+_TABLES: tuple[dict[str, Any], ...] = (PALI, T5GEMMA2, PALIGEMMA, LLAMA)
 _MODELS = {PaliConfig: Pali, T5Gemma2Config: T5Gemma2, PaliGemmaConfig: PaliGemma}
 # The side of the image that a model is handed which sees through vision experts only.
 _UNSEEN = 1
@@ -25,13 +25,19 @@ _UNSEEN = 1
 
 def named(name: str) -> Backbone:
     """The sizes called `name`; raises UserError with the known names."""
-    if name not in NAMED:
-        raise UserError(
-            f"There is no backbone called {name!r}: choose one of {', '.join(NAMED)} "
-            "(--config.backbone.name=..., or backbone=... after the config's colon), or auto for "
-            "the sizes that the config.json of --config.backbone.init's folder describes."
-        )
-    return NAMED[name]
+    for table in _TABLES:
+        if name in table:
+            return table[name]
+    raise UserError(
+        f"There is no backbone called {name!r}: choose one of {', '.join(names())} "
+        "(--config.backbone.name=..., or backbone=... after the config's colon), or auto for the "
+        "sizes that the config.json of --config.backbone.init's folder describes."
+    )
+
+
+def names() -> list[str]:
+    """All names that `named` knows."""
+    return [name for table in _TABLES for name in table]
 
 
 def at_resolution(config: Backbone, name: str, pixels: int) -> Backbone:

@@ -19,7 +19,7 @@ from omni_smola.experts import attach
 from omni_smola.kinds import Kind
 from omni_smola.models import gemma_layers, layers, t5
 from omni_smola.models.gemma_layers import Block, StackConfig
-from omni_smola.models.sentence_encoder import BertConfig, SentenceEncoder, mean_embedding
+from omni_smola.models.sentence_encoder import BertConfig, SentenceEncoder, embed_instruction
 
 Array = jax.Array
 Batch = dict[str, Array]
@@ -230,13 +230,8 @@ class LanguageModel(nnx.Module):
         return x * jnp.asarray(self.language.d_model**0.5, x.dtype) if self.language.scaled else x
 
     def instruction(self, batch: Batch) -> Array:
-        """The embedding (b, e) float32 of the instruction, on which instances are routed.
-
-        A sentence encoder reads instruction (b, n) int32 and instruction_mask (b, n) bool.
-        """
-        if self.sentence is not None:
-            return self.sentence(batch["instruction"], batch["instruction_mask"])
-        return mean_embedding(self.embed(batch["prompt"]), batch["prompt_mask"])
+        """(b, e) float32, see `embed_instruction`."""
+        return embed_instruction(self.sentence, batch, self.embed)
 
     def visual_tokens(self, batch: Batch, instruction: Array) -> tuple[Array, Array] | None:
         """The image as tokens, (b, v, d_model) and their kinds (b, v) int32; None without any."""

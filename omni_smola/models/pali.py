@@ -12,7 +12,7 @@ from flax import nnx
 
 from omni_smola.kinds import Kind
 from omni_smola.models import layers, t5, vit
-from omni_smola.models.sentence_encoder import BertConfig, SentenceEncoder
+from omni_smola.models.sentence_encoder import BertConfig, SentenceEncoder, embed_instruction
 from omni_smola.models.t5_text import T5, Batch
 
 Array = jax.Array
@@ -75,13 +75,8 @@ class Pali(T5):
         return self.visual_projection(visual, kinds)["projection"], kinds
 
     def instruction(self, batch: Batch) -> Array:
-        """The embedding (b, e) float32 of the instruction, on which instances are routed.
-
-        A sentence encoder reads instruction (b, n) int32 and instruction_mask (b, n) bool.
-        """
-        if self.sentence is not None:
-            return self.sentence(batch["instruction"], batch["instruction_mask"])
-        return super().instruction(batch)
+        """(b, e) float32, see `embed_instruction`."""
+        return embed_instruction(self.sentence, batch, self.embed)
 
     def inputs(self, batch: Batch, instruction: Array) -> tuple[Array, Array]:
         """The image's tokens and the prompt's: (b, v + p, d_model), and kinds (b, v + p) int32.

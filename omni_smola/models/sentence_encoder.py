@@ -5,6 +5,7 @@ averaged over the text and divided by their length (sentence-transformers; all-M
 """
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import jax
@@ -103,6 +104,23 @@ class SentenceEncoder(nnx.Module):
         kinds = jnp.where(mask, Kind.TEXT, Kind.PADDING)
         x, _ = self.encoder.scan(lambda block, x, _: (block(x, bias, kinds), None), x)
         return mean_embedding(x, mask)
+
+
+def embed_instruction(
+    sentence: SentenceEncoder | None,
+    batch: Mapping[str, Array],
+    embed: Callable[[Array], Array],
+) -> Array:
+    """The embedding (b, e) float32 of the instruction, on which a backbone's routers decide.
+
+    Args:
+      sentence: reads instruction (b, n) int32 and instruction_mask (b, n) bool of the batch; None
+        is `mean_embedding` of its prompt (b, p) int32, prompt_mask (b, p) bool.
+      embed: the backbone's table of tokens.
+    """
+    if sentence is not None:
+        return sentence(batch["instruction"], batch["instruction_mask"])
+    return mean_embedding(embed(batch["prompt"]), batch["prompt_mask"])
 
 
 def mean_embedding(embeddings: Array, mask: Array) -> Array:

@@ -23,7 +23,8 @@ def shipped(name: str) -> str:
     if name not in SHIPPED:
         raise UserError(
             f"No weights of the backbone {name!r} are shipped, only of {', '.join(SHIPPED)}: give "
-            "a file by --config.backbone.init=PATH, or draw weights by "
+            "a folder or file by --config.backbone.init=PATH, have it downloaded by "
+            "--config.backbone.init=hf://OWNER/REPO, or draw weights by "
             "--config.backbone.init=random."
         )
     return str(resources.files("omni_smola.pretrained") / SHIPPED[name])

@@ -25,7 +25,6 @@ from .test_gemma import CONFIG as LANGUAGE
 
 NEWLINE = 40
 LENGTH = 7
-SMOLA = SmolaConfig(2, 1, 3, rank=2)
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +39,13 @@ def bare(config):
     return randomized(nnx.eval_shape(lambda: PaliGemma(config, rngs=nnx.Rngs(0))))
 
 
-def attached(config, options=None, smola=SMOLA):
-    """The abstract model with experts on every linear that may have some."""
+def attached(config, options=None, where="decoder/.*"):
+    """The abstract model with experts on every linear that may have some, or fewer."""
 
     def make():
         model = PaliGemma(config, options=options, rngs=nnx.Rngs(0))
-        experts = partial(SmolaExperts, smola)
-        attach.attach_to_linears(model, "decoder/.*", experts, rngs=nnx.Rngs(1), routed=True)
+        experts = partial(SmolaExperts, SmolaConfig(2, 1, 3, rank=2))
+        attach.attach_to_linears(model, where, experts, rngs=nnx.Rngs(1), routed=True)
         return model
 
     return nnx.eval_shape(make)
@@ -205,21 +204,15 @@ def test_language_experts_are_told_the_instruction(config, bare, batch):
     np.testing.assert_allclose(stepwise(model, batch), want, rtol=0, atol=1e-5)
 
 
-def test_remat_changes_nothing_and_gradients_are_finite(config, bare, model, batch):
-    other = filled(attached(config, Options(remat=True)), bare)
-    graphdef, experts, rest = nnx.split(other, ExpertParam, ...)
+def test_gradients_of_experts_are_finite_with_remat(config, bare, batch):
+    model = filled(attached(config, Options(remat=True), where="decoder/.*/wo/wo"), bare)
+    graphdef, experts, rest = nnx.split(model, ExpertParam, ...)
 
     @jax.jit
     def gradient(experts, rest, batch):
-        def loss(experts):
-            logits = nnx.merge(graphdef, experts, rest)(batch)
-            return jnp.mean(logits**2), logits
+        return jax.grad(lambda e: jnp.mean(nnx.merge(graphdef, e, rest)(batch) ** 2))(experts)
 
-        return jax.grad(loss, has_aux=True)(experts)
-
-    of_experts, got = gradient(experts, rest, batch)
-    np.testing.assert_allclose(got, logits(model, batch), rtol=0, atol=1e-5)
-    for leaf in jax.tree.leaves(of_experts):
+    for leaf in jax.tree.leaves(gradient(experts, rest, batch)):
         assert np.all(np.isfinite(leaf))
         assert np.any(leaf != 0)
 
