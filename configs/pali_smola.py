@@ -1,8 +1,8 @@
 """The main job: Omni-SMoLA on a frozen PaLI (arXiv 2312.00968).
 
 Arguments after the colon, all optional, such as `configs/pali_smola.py:experts=16-16-16,rank=4`:
-  backbone   tiny; t5gemma2_270m, t5gemma2_1b, t5gemma2_4b; paligemma_3b, paligemma2_3b and others of
-             `models/backbones.py`, whose weights --config.backbone.init names; pali3, palix
+  backbone   tiny; t5gemma2_270m, t5gemma2_1b, t5gemma2_4b, paligemma_3b, paligemma2_3b and others
+             of models/backbones.py, with weights by --config.backbone.init; pali3, palix
   experts    visual-text-multimodal, such as 16-16-16
   rank       of the experts
   res        pixels of the image's side; 0 is the backbone's own

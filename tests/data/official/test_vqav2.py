@@ -5,6 +5,7 @@ import copy
 import pytest
 
 from omni_smola.data.builders.official import builder as official
+from omni_smola.data.builders.official import files
 from omni_smola.errors import UserError
 
 QUESTIONS = {
@@ -162,6 +163,21 @@ def test_a_file_that_cannot_be_read_is_named(vqav2, examples, content, sentence)
     vqav2.write(VAL, content)
     with pytest.raises(UserError, match=f"{VAL} {sentence}"):
         examples("vqav2", "validation")
+
+
+def test_a_split_without_a_good_record_is_told(vqav2, examples):
+    vqav2.write(VAL_ANSWERS, {"annotations": []})
+    with pytest.raises(UserError, match=r"n has no example, and 3 bad records: (?s:.*) record 0"):
+        examples("vqav2", "validation", "skip")
+
+
+def test_line_ends_inside_of_texts_are_no_line_ends(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": "x\u2028y"}\n{"a": "z"}\n', encoding="utf-8")
+    assert [record.text("a") for record in files.read_jsonl(path)] == ["x\u2028y", "z"]
+    path.write_text('a,b\n"x\u2028\ny",1\r\nz,2\n', encoding="utf-8", newline="")
+    records = files.read_table(path, ("a", "b"))
+    assert [record.text("a") for record in records] == ["x\u2028\ny", "z"]
 
 
 def test_a_policy_that_is_none_is_refused(tmp_path):

@@ -160,6 +160,12 @@ class OfficialBuilder(tfds.core.GeneratorBasedBuilder, abc.ABC, skip_registratio
                 file=sys.stderr,
                 flush=True,
             )
+        if not index:
+            files = ", ".join(str(folder / file.path) for file in self.SPLITS[split])
+            raise UserError(
+                f"{self.name}/{split} has no example, and {len(bad)} bad records: there should be "
+                f"some in {files}." + (f" The first bad one: {bad[0]}" if bad else "")
+            )
 
     def _checked(
         self,
@@ -179,7 +185,8 @@ class OfficialBuilder(tfds.core.GeneratorBasedBuilder, abc.ABC, skip_registratio
             position = store.positions.get(example.image, -1)
             if position < 0:
                 raise record.bad(
-                    f"the image {example.image!r} is not in the collection {self.IMAGES.name}."
+                    f"the image {example.image!r} is not in the collection {self.IMAGES.name} "
+                    f"(stored in {store.folder}: delete that after adding images)."
                 )
         seen.add(example.id)
         fields = dataclasses.asdict(example)

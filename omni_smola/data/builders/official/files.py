@@ -6,6 +6,7 @@ builder can leave it out and count it where the user wants that.
 
 import csv
 import dataclasses
+import io
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -180,7 +181,8 @@ def read_dict(path: Path) -> Iterator[tuple[str, Fields]]:
 
 def read_jsonl(path: Path) -> Iterator[Fields]:
     """The records of a file of one JSON object a line; empty lines are left out."""
-    for number, line in enumerate(_text(path).splitlines(), 1):
+    # Not splitlines, which also cuts at characters that may stand inside of a text.
+    for number, line in enumerate(_text(path).split("\n"), 1):
         if line.strip():
             where = f"{path}, line {number}"
             try:
@@ -197,8 +199,9 @@ def read_table(path: Path, columns: Sequence[str], delimiter: str = ",") -> Iter
       UserError: the header lacks a column.
     """
     quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
-    lines = _text(path).splitlines(keepends=True)
-    rows = csv.DictReader(lines, delimiter=delimiter, quoting=quoting)
+    rows = csv.DictReader(
+        io.StringIO(_text(path), newline=""), delimiter=delimiter, quoting=quoting
+    )
     lacking = [name for name in columns if name not in (rows.fieldnames or ())]
     if lacking:
         raise UserError(

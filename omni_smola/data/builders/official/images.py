@@ -127,6 +127,11 @@ class ImageStore:
     def __init__(self, builder: Images):
         self._builder = builder
 
+    @property
+    def folder(self) -> str:
+        """Where the collection is stored."""
+        return str(self._builder.data_dir)
+
     @functools.cached_property
     def positions(self) -> dict[str, int]:
         """Key -> position of every image."""
