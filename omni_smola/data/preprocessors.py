@@ -5,6 +5,7 @@ what they ask for is the same:
 
   caption   "caption in en"                                -> one of the captions
   question  "Answer in en: {question}"                     -> one of the answers
+  statement "Answer in en: Is this true? {question}"       -> "yes" or "no"
   choice    "Answer in en: {question} (A) {..} (B) {..}"   -> "A"
   choice_text  the same prompt                             -> the text of the right choice
   box       "box of {expression}"                          -> "[x1,y1,x2,y2]", three decimals
@@ -36,6 +37,7 @@ PROMPTS = {
     "pali": {
         "caption": "caption in {language}",
         "question": "Answer in {language}: {question}",
+        "statement": "Answer in {language}: Is this true? {question}",
         "choice": "Answer in {language}: {question} {options}",
         "box": "box of {question}",
         "describe": "describe {box}",
@@ -45,6 +47,7 @@ PROMPTS = {
     "instruction": {
         "caption": "Describe the image in one sentence ({language}).",
         "question": "{question} Answer in a few words.",
+        "statement": "Is this statement true? {question} Answer yes or no.",
         "choice": "{question} {options} Answer with the letter of the right choice.",
         "choice_text": "{question} {options} Answer with the right choice.",
         "box": "Where is {question}? Answer with its box as [x1,y1,x2,y2].",
@@ -115,6 +118,7 @@ def _text(record: Record) -> Texts:
 KINDS: dict[str, Callable[[Record], Texts]] = {
     "caption": _one_of,
     "question": _one_of,
+    "statement": _one_of,
     "choice": functools.partial(_choice, as_text=False),
     "choice_text": functools.partial(_choice, as_text=True),
     "box": _box,

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +58,96 @@ TASKS = (
 # data/builders/SOURCE.py. Where the answers of a test split are hidden, "test" is the split that
 # papers report; the hidden one is evaluated by its own name, for a submission.
 _VALIDATION = {"test": "validation"}
+
+
+def _captions(name: str, **more: Any) -> TaskRow:
+    return TaskRow(name, name, "caption", "cider", "captioning", **more)
+
+
+def _questions(name: str, metric: str, family: str = "vqa", **more: Any) -> TaskRow:
+    return TaskRow(name, name, "question", metric, family, **more)
+
+
+def _referring(name: str, test: str, validation: str) -> tuple[TaskRow, ...]:
+    splits = {"test": test, "validation": validation}
+    return (
+        TaskRow(
+            f"{name}_rec", f"{name}/comprehension", "box", "iou", "grounding", splits, mome="rec"
+        ),
+        TaskRow(
+            f"{name}_reg",
+            f"{name}/generation",
+            "describe",
+            "cider",
+            "referring",
+            splits,
+            mome="reg",
+        ),
+    )
+
+
 SUITE = (
-    TaskRow("vqav2", "vqav2", "question", "vqa_accuracy", "vqa", _VALIDATION, submission="vqa"),
+    _captions("coco_captions", mome="general"),
+    _captions("flickr30k", mome="general"),
+    _captions("nocaps", splits=_VALIDATION, held_out=True, submission="caption", mome="general"),
+    _captions("textcaps", splits=_VALIDATION, submission="textcaps", mome="document"),
+    _captions("vizwiz_captions", splits=_VALIDATION, submission="caption"),
+    _captions("scicap"),
+    _captions("screen2words"),
+    _captions("widget_captions"),
+    TaskRow("xm3600", "xm3600", "caption", "cider_tokens", "captioning", held_out=True),
+    _questions("vqav2", "vqa_accuracy", splits=_VALIDATION, submission="vqa", mome="general"),
+    _questions("okvqa", "vqa_accuracy", splits=_VALIDATION, submission="vqa", mome="general"),
+    TaskRow(
+        "aokvqa_direct",
+        "aokvqa/direct_answer",
+        "question",
+        "direct_answer_accuracy",
+        "vqa",
+        _VALIDATION,
+        submission="aokvqa_direct",
+        mome="general",
+    ),
+    TaskRow(
+        "aokvqa_choice",
+        "aokvqa/multiple_choice",
+        "choice_text",  # what the server wants back
+        "choice_accuracy",
+        "vqa",
+        _VALIDATION,
+        submission="aokvqa_choice",
+    ),
+    _questions("gqa", "gqa_accuracy", splits={"test": "testdev"}, submission="gqa", mome="general"),
+    _questions("vizwiz_vqa", "vqa_accuracy", splits=_VALIDATION, submission="vizwiz"),
+    _questions(
+        "textvqa", "vqa_accuracy_evalai", splits=_VALIDATION, submission="vqa", mome="document"
+    ),
+    _questions("stvqa", "anls", splits=_VALIDATION, submission="stvqa"),
+    _questions("ocrvqa", "exact_match"),
+    _questions("tallyqa", "tallyqa_accuracy", held_out=True),
+    TaskRow(
+        "vsr", "vsr/zeroshot", "statement", "yes_no_accuracy", "vqa", held_out=True, mome="general"
+    ),
+    TaskRow("scienceqa", "scienceqa", "choice", "choice_accuracy", "choice"),
+    TaskRow("ai2d", "ai2d", "choice", "choice_accuracy", "choice"),
+    TaskRow("iconqa", "iconqa", "choice", "choice_accuracy", "choice", mome="general"),
+    _questions(
+        "docvqa", "anls_rrc", "document", splits=_VALIDATION, submission="rrc", mome="document"
+    ),
+    _questions(
+        "infographicvqa",
+        "anls_rrc",
+        "document",
+        splits=_VALIDATION,
+        submission="rrc",
+        mome="document",
+    ),
+    _questions("chartqa", "relaxed_accuracy", "chart", mome="document"),
+    TaskRow("tabfact", "tabfact", "statement", "yes_no_accuracy", "document", mome="document"),
+    _questions("wikitablequestions", "wtq", "document", mome="document"),
+    _questions("deepform", "due_f1", "document", mome="document"),
+    _questions("visualmrc", "cider", "document", mome="document"),
+    *_referring("refcoco", "testA", "validation"),
+    *_referring("refcoco_plus", "testA", "validation"),
+    *_referring("refcocog", "test", "validation"),
 )

@@ -28,7 +28,7 @@ Detokenize = Callable[[Sequence[int]], str]
 Metric = Callable[[Sequence[str], Sequence[Sequence[str]]], Mapping[str, float]]
 
 # These weigh an example by the whole set, so that one example has no score of its own.
-CORPUS_METRICS = frozenset({"cider", "bleu4", "due_f1"})
+CORPUS_METRICS = frozenset({"cider", "cider_tokens", "bleu4", "due_f1"})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from omni_smola.metrics.anls import anls, anls_rrc
 from omni_smola.metrics.bleu import bleu4
 from omni_smola.metrics.choice import choice_accuracy
-from omni_smola.metrics.cider import cider
+from omni_smola.metrics.cider import cider, cider_tokens
 from omni_smola.metrics.due_f1 import due_f1
 from omni_smola.metrics.exact_match import exact_match
 from omni_smola.metrics.gqa import gqa_accuracy, gqa_accuracy_lavis
@@ -25,6 +25,7 @@ Metric = Callable[[Sequence[str], Sequence[Sequence[str]]], dict[str, float]]
 
 METRICS: dict[str, Metric] = {
     "cider": cider,
+    "cider_tokens": cider_tokens,
     "bleu4": bleu4,
     "rouge_l": rouge_l,
     "vqa_accuracy": vqa_accuracy,

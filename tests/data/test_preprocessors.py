@@ -67,6 +67,9 @@ def test_instructions_are_sentences():
         "which? (A) cat (B) dog Answer with the right choice.",
         "dog",
     )
+    assert texts("statement", question="it is red.", references=["yes"], **style)[0] == (
+        "Is this statement true? it is red. Answer yes or no."
+    )
     assert texts("box", **BOX, **style)[0] == (
         "Where is the dog? Answer with its box as [x1,y1,x2,y2]."
     )
