@@ -46,11 +46,14 @@ REQUIRES = [
 ]
 
 MINILM = ["tokenizers>=0.23.3"]  # brings huggingface-hub along, so it is asked for by name
-TEST = ["pytest>=9.2.0", "pytest-xdist>=3.8.0", "setuptools>=65.5.0", *MINILM]
+PDF = ["pypdfium2>=5.15.0"]
+TEST = ["pytest>=9.2.0", "pytest-xdist>=3.8.0", "setuptools>=65.5.0", *MINILM, *PDF]
 
 EXTRAS = {
     "test": TEST,
     "minilm": MINILM,
+    "hf": MINILM,  # tokenizer.json and hf:// of public checkpoints
+    "pdf": PDF,  # the document sets of DUE, which are PDFs
     "dev": ["ruff==0.17.6"],
     "tpu": ["jax[tpu]>=0.10.2"],
     "gpu": ["jax[cuda12]>=0.10.2"],

@@ -1,12 +1,14 @@
 """MoME (arXiv 2407.12709): a mixture of vision experts and one of language experts.
 
 Arguments after the colon, all optional; together they make every row of the paper's tables:
-  vision      three, or one of its encoders alone (semantic, spatial, reading), or names joined by +
+  backbone    tiny; vicuna_7b, the paper's; tinyllama_1b, the same parts at a laptop's size
+  vision      three, or one of its encoders alone (semantic, spatial, reading; of the others
+              clip_l14, dinov2_large or dinov2_small, pix2struct_base), or names joined by +
   transform   adt, average, cross_attention: how each encoder's map becomes visual tokens
   aggregate   router, addition
   language    adapter, mole_instance, mole_token, mole_both, mole_instance_gumbel,
               mole_instance_balance, none
-  tasks       as in pali_smola.py
+  tasks       as in pali_smola.py; mome is the paper's suite, and the default but for tiny
   smola       visual-text-multimodal experts of Omni-SMoLA on the same backbone; 0-0-0 is none
   stage_1     workdir of a finished `language=adapter` run of the same vision to start from; by
               default a MoLE run trains that stage first, in stage_1/ of its own workdir
@@ -17,7 +19,12 @@ import ml_collections
 from omni_smola import config as configs
 from omni_smola.errors import UserError
 
-VISION = {"three": "semantic+spatial+reading"}
+# What "three" stands for before each language model.
+VISION = {
+    "tiny": "semantic+spatial+reading",
+    "vicuna_7b": "clip_l14+dinov2_large+pix2struct_base",
+    "tinyllama_1b": "clip_l14+dinov2_small+pix2struct_base",
+}
 EXPERTS = 4
 LANGUAGE = {
     "none": {"experts": 0},
@@ -34,11 +41,12 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """The config of one row; see the module's docstring for `arg`."""
     arg = configs.parse_arg(
         arg,
+        backbone="tiny",
         vision="three",
         transform="adt",
         aggregate="router",
         language="mole_instance",
-        tasks="full",
+        tasks="",
         smola="0-0-0",
         stage_1="",
     )
@@ -46,9 +54,12 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         raise UserError(
             f"language={arg.language} is not one of the language experts {', '.join(LANGUAGE)}."
         )
+    if arg.backbone not in VISION:
+        raise UserError(f"backbone={arg.backbone} is not one of {', '.join(VISION)}.")
     config = configs.defaults()
     config.name = "mome"
-    config.vision.encoders = VISION.get(arg.vision, arg.vision)
+    config.backbone.name = arg.backbone
+    config.vision.encoders = VISION[arg.backbone] if arg.vision == "three" else arg.vision
     config.vision.transform = arg.transform
     config.vision.aggregate = arg.aggregate
     config.language.update(LANGUAGE[arg.language])
@@ -56,14 +67,40 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     experts = config.experts
     experts.visual, experts.text, experts.multimodal = configs.parse_experts(arg.smola)
     experts.method = "smola" if any(configs.parse_experts(arg.smola)) else "none"
-    configs.set_tasks(config, arg.tasks)
-    config.optimizer.learning_rate = 2e-3
     config.optimizer.b2 = 0.999
     config.optimizer.weight_decay = 0.05
     # Without its visual part the language model alone is no baseline worth the minutes.
     config.eval.baseline = False
+    _small(config, arg.tasks) if arg.backbone == "tiny" else _published(config, arg.tasks)
+    return config
+
+
+def _small(config: ml_collections.ConfigDict, tasks: str) -> None:
+    """A run of minutes on the mini suite."""
+    configs.set_tasks(config, tasks or "full")
+    config.optimizer.learning_rate = 2e-3
     config.steps = 400
-    if config.language.experts > 1 and not arg.stage_1:
+    if config.language.experts > 1 and not config.language.stage_1:
         config.language.stage_1_steps = 300
         config.steps = 150
-    return config
+
+
+def _published(config: ml_collections.ConfigDict, tasks: str) -> None:
+    """The paper's sizes and schedule; weights are named by backbone.init and vision.init."""
+    configs.set_tasks(config, tasks or "mome")
+    config.data.prompts = "instruction"
+    config.data.prompt_length = 128
+    config.data.target_length = 64
+    config.backbone.dtype = config.backbone.param_dtype = "bfloat16"
+    config.backbone.remat = True
+    config.vision.update(side=16, layers=6, heads=8, d_ff=1024)
+    if "clip_l14" in config.vision.encoders.split("+"):
+        # As the authors do: CLIP's 16 x 16 tokens are not transformed, its class token not routed.
+        config.vision.plain = config.vision.cls = "clip_l14"
+    config.batch_size = 64
+    config.steps = 30_000
+    config.optimizer.learning_rate = 5e-4
+    config.optimizer.warmup = 1000
+    config.checkpoint.every = 1000
+    if config.language.experts > 1 and not config.language.stage_1:
+        config.language.stage_1_steps = 30_000

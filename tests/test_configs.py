@@ -1,5 +1,6 @@
 """Every file in configs/, the arguments after its colon, and the models that the names mean."""
 
+import collections
 import dataclasses
 import pathlib
 import runpy
@@ -13,6 +14,7 @@ from flax import nnx
 from omni_smola import config as configs
 from omni_smola.errors import UserError
 from omni_smola.models import build, shapes
+from omni_smola.pretrained import native
 from omni_smola.training import state as states
 
 FOLDER = pathlib.Path(__file__).parent.parent / "configs"
@@ -83,6 +85,36 @@ def test_a_mole_run_trains_its_first_stage_unless_one_is_named():
     config = get_config("mome.py", "smola=4-2-1")
     experts = config.experts
     assert (experts.method, experts.visual, experts.multimodal) == ("smola", 4, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "language", "widths"),
+    [
+        ("vicuna_7b", 6_738_415_616, {"clip_l14": 1024, "dinov2_large": 1024}),
+        ("tinyllama_1b", 1_100_048_384, {"clip_l14": 1024, "dinov2_small": 384}),
+    ],
+)
+def test_momes_published_composition_is_one_argument(name, language, widths):
+    """Parameters as Llama 2 7B's and TinyLlama's own cards count them."""
+    config = get_config("mome.py", f"backbone={name}")
+    build.check_mome(config.vision, config.language)
+    model = nnx.eval_shape(lambda: build.backbone(config.backbone, nnx.Rngs(0), config.vision))
+    counts = collections.Counter()
+    for path, leaf in nnx.to_pure_dict(nnx.state(model)).items():
+        counts[path] = sum(x.size for x in jax.tree.leaves(leaf))
+    assert counts["embedding"] + counts["decoder"] + counts["head"] == language
+    found = {name: encoder.width for name, encoder in model.encoders.items()}
+    assert found == widths | {"pix2struct_base": 768}
+    assert set(build.views(config.vision)) == set(found)
+    assert config.data.mixing == "group" and config.data.prompts == "instruction"
+    assert config.batch_size == 64 and config.language.stage_1_steps == config.steps == 30_000
+
+
+def test_momes_public_weights_must_be_named():
+    with pytest.raises(UserError, match="'clip_l14' are shipped, only of semantic, spatial"):
+        native.tower(get_config("mome.py", "backbone=vicuna_7b").vision.init, "clip_l14")
+    with pytest.raises(UserError, match="backbone=vicuna is not one of tiny, vicuna_7b"):
+        get_config("mome.py", "backbone=vicuna")
 
 
 def test_the_second_stage_of_pretraining_goes_on_from_the_first():
