@@ -128,7 +128,7 @@ def test_a_language_model_alone_sees_nothing(folders, tmp_path):
 def test_auto_needs_a_checkpoint(folders, tmp_path):
     config = runpy.run_path(str(ROOT / "configs" / "pali_smola.py"))["get_config"]()
     config.backbone.name = "auto"
-    with pytest.raises(UserError, match="backbone.init is 'shipped': auto reads the sizes"):
+    with pytest.raises(UserError, match=r"backbone\.init is 'shipped': auto reads the sizes"):
         Run(config, str(tmp_path))
     config.backbone.name = "t5gemma2_tiny"
     config.backbone.init = str(folders / "paligemma")
