@@ -203,7 +203,9 @@ def cli() -> None:
     try:
         app.run(main, flags_parser=parse)
     except UserError as error:
-        print(f"omni_smola: {' '.join(str(error).split())}", file=sys.stderr)
+        # One sentence; what it lists in lines of their own, set in by two blanks, stays so.
+        text = re.sub(r"\s*\n(?!  \S)\s*", " ", str(error).strip())
+        print(f"omni_smola: {text}", file=sys.stderr)
         sys.exit(2)
 
 

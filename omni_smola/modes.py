@@ -140,10 +140,11 @@ def routing(run: Run) -> str:
 
 def inspect_data(config: ml_collections.ConfigDict, workdir: str) -> str:
     """What the config's mixture is made of, and a picture of it; makes no model."""
+    configs.check(config)
+    vocabulary = load_vocabulary(config)
     from omni_smola.data import inspect
 
-    configs.check(config)
-    rates = register_tasks(config, load_vocabulary(config))
+    rates = register_tasks(config, vocabulary)
     summaries = []
     for summary in inspect.summarize(
         rates,

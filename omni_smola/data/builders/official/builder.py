@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from absl import logging
 
 from omni_smola.data.builders.official import images
 from omni_smola.data.builders.official.files import BadRecord, Fields, SourceFile, missing_files
@@ -198,6 +199,13 @@ class OfficialBuilder(tfds.core.GeneratorBasedBuilder, abc.ABC, skip_registratio
             "references": list(example.references),
             "ocr": list(example.ocr),
         }
+
+    # TFDS would announce a download of unknown size on stdout.
+    def _log_download_bytes(self) -> None:
+        logging.info("preparing %s under %s", self.info.full_name, self.data_dir)
+
+    def _log_download_done(self) -> None:
+        logging.info("%s is ready", self.info.full_name)
 
 
 def grouped(records: Iterator[Fields], key: str, name: str) -> Iterator[Fields]:

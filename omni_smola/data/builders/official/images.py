@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
+from absl import logging
 
 from omni_smola.data.builders.official.files import SourceFile, missing_files
 from omni_smola.errors import UserError
@@ -119,6 +120,13 @@ class Images(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _keys(self, images: dict[str, Read]) -> Iterator[tuple[int, dict]]:
         for index, key in enumerate(images):
             yield index, {"key": key, "image": b""}
+
+    # TFDS would announce a download of unknown size on stdout.
+    def _log_download_bytes(self) -> None:
+        logging.info("preparing %s under %s", self.info.full_name, self.data_dir)
+
+    def _log_download_done(self) -> None:
+        logging.info("%s is ready", self.info.full_name)
 
 
 class ImageStore:
