@@ -99,4 +99,5 @@ def cider_tokens(
     PTB's rules mean nothing in most of its 36 languages. Predictions in languages without spaces
     must be split as the references are. Takes and raises what `cider` does.
     """
+    check_inputs("cider_tokens", predictions, references)
     return {"cider_tokens": cider(predictions, references, str.split)["cider"]}

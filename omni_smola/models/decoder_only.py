@@ -279,7 +279,7 @@ class LanguageModel(nnx.Module):
         """(b, t, d_model) -> (b, t, vocabulary) float32."""
         if self.head is None:
             table = self.embedding[...].astype(hidden.dtype)
-            logits = jnp.einsum("btd,vd->btv", hidden, table)
+            logits = jnp.einsum("btd,vd->btv", hidden, table, preferred_element_type=jnp.float32)
         else:
             kinds = jnp.full(hidden.shape[:2], Kind.TARGET, jnp.int32)
             logits = self.head(hidden, kinds)["logits"]

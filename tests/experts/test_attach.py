@@ -297,3 +297,51 @@ def test_a_foreign_model_called_before_set_kinds_says_so():
     attach_smola(model, "tail/layers/0")
     with pytest.raises(UserError, match=r"set_kinds\(model, kinds\)"):
         model(X)
+
+
+def test_only_what_may_hold_an_answer_gets_the_rule_of_answers(make_pali):
+    """An encoder's linears say that they hold none, a prefix-LM's that they do."""
+    model = nnx.eval_shape(make_pali)
+    model.encoder.stack.layers.mlp.wo.causal = "prefix"
+    attach_smola(model, f"{ENCODER}/mlp/.*")
+    mlp = model.encoder.stack.layers.mlp
+    assert (mlp.wi.experts.prefix, mlp.wo.experts.prefix) == (False, True)
+    attach_lora(model, f"{ENCODER}/mlp/wo/base/wo")  # whatever is not routed knows no rule
+
+
+def test_a_foreign_answer_never_dispatches():
+    """A plain nnx.Linear says nothing of its input, so that answers are minded."""
+    model = Foreign(nnx.Rngs(0))
+    attach_smola(model, ".*")
+    randomize(model)
+    kinds = KINDS.copy()
+    kinds[:, 4] = Kind.TARGET
+    attach.set_kinds(model, jnp.asarray(kinds))
+    other = X.copy()
+    other[:, 4] += 1
+    changed = np.any(np.asarray(model(other)) != model(X), axis=2)
+    np.testing.assert_array_equal(changed, [[False] * 4 + [True]] * 2)
+
+
+def test_slots_are_recorded_and_recalled_by_path():
+    model = Foreign(nnx.Rngs(0))
+    attach_smola(model, "blocks/.*")
+    randomize(model)
+    kinds = np.full((2, 5), Kind.TEXT, np.int32)
+    kinds[:, 3:] = Kind.TARGET
+    attach.set_kinds(model, jnp.asarray(kinds))
+    want = model(X)
+    graphdef, state = nnx.split(model)
+    prompt, answer = nnx.merge(graphdef, state), nnx.merge(graphdef, state)
+    attach.record_slots(prompt)
+    attach.set_kinds(prompt, jnp.asarray(kinds[:, :3]))
+    prompt(X[:, :3])
+    slots = attach.recorded_slots(prompt)
+    assert {path: x.shape for path, x in slots.items()} == {
+        "blocks/0/experts": (2, 1, 6, 2),
+        "blocks/1/experts": (2, 1, 6, 2),
+    }
+    attach.recall_slots(answer, slots)
+    attach.set_kinds(answer, jnp.asarray(kinds[:, 3:]))
+    np.testing.assert_allclose(answer(X[:, 3:]), want[:, 3:], rtol=0, atol=1e-5)
+    assert attach.recorded_slots(Foreign(nnx.Rngs(0))) == {}
