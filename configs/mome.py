@@ -81,8 +81,8 @@ def _small(config: ml_collections.ConfigDict, tasks: str) -> None:
     config.optimizer.learning_rate = 2e-3
     config.steps = 400
     if config.language.experts > 1 and not config.language.stage_1:
-        config.language.stage_1_steps = 300
-        config.steps = 150
+        config.language.stage_1_steps = 200
+        config.steps = 100
 
 
 def _published(config: ml_collections.ConfigDict, tasks: str) -> None:
