@@ -5,6 +5,7 @@ would take most of the suite's time. The fixture `optimized` compiles as users' 
 command line in processes of its own.
 """
 
+import contextlib
 import os
 import pathlib
 import subprocess
@@ -23,15 +24,30 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-@pytest.fixture
-def optimized():
-    """Compiles what the test compiles as a user's run does."""
+@contextlib.contextmanager
+def compiled_as_for_users():
+    """Compiles what is compiled inside as a user's run does."""
     import jax
 
     before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture
+def optimized():
+    """Compiles what the test compiles as a user's run does."""
+    with compiled_as_for_users():
+        yield
+
+
+@pytest.fixture(scope="module")
+def users_compiler():
+    """The context manager `compiled_as_for_users`, for fixtures that are shared."""
+    return compiled_as_for_users
 
 
 @pytest.fixture(scope="session")

@@ -113,6 +113,7 @@ def test_evaluation_goes_through_a_split_once_with_all_references(tasks_of_three
         "id": "validation-3",
         "prompt": "caption in en",
         "references": [f"caption 2 number {j}" for j in range(5)],
+        "groups": "",
     }
 
 

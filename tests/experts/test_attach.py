@@ -49,8 +49,9 @@ def randomize(model):
 
 
 @pytest.fixture(scope="module")
-def bare_logits(make_pali, batch):
-    return np.asarray(logits(make_pali(), batch))
+def bare_logits(make_pali, batch, users_compiler):
+    with users_compiler():
+        return np.asarray(logits(make_pali(), batch))
 
 
 @pytest.mark.usefixtures("optimized")
