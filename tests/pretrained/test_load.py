@@ -182,7 +182,7 @@ def test_a_model_is_filled_in_place(folder):
     load.fill(model, folder, FAMILY)
     want = {p: x.astype(jnp.bfloat16) for p, x in expected(make_tensors()).items()}
     state = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    assert_equal(load.states.paths(state), want)
+    assert_equal(load.paths(state), want)
 
 
 def sharding(*spec):
