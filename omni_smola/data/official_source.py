@@ -1,23 +1,14 @@
 """A public dataset as a source: its records, and its images from their shared collection."""
 
 import functools
-import os
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 
 import tensorflow as tf
 
 from omni_smola.data.builders.official import builder as official
 from omni_smola.data.builders.official import images
-from omni_smola.data.sources import IndexedSource
-
-DEFAULT_DATA_DIR = "~/tensorflow_datasets"
-
-
-def data_dir(folder: str | None) -> Path:
-    """The TFDS data directory: `folder`, else TFDS_DATA_DIR, else TFDS's default."""
-    return Path(folder or os.environ.get("TFDS_DATA_DIR", DEFAULT_DATA_DIR)).expanduser()
+from omni_smola.data.sources import IndexedSource, data_dir
 
 
 class OfficialSource(IndexedSource):

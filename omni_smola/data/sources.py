@@ -24,6 +24,7 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import seqio
@@ -53,6 +54,11 @@ def keep_off_accelerators() -> None:
         tf.config.set_visible_devices([], "GPU")
     except RuntimeError:  # TensorFlow is running already and has whatever it has
         pass
+
+
+def data_dir(folder: str | None) -> Path:
+    """The TFDS data directory: `folder`, else TFDS_DATA_DIR, else TFDS's default."""
+    return Path(folder or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
 
 
 def mapped(dataset: tf.data.Dataset, function: Callable, parallel: int = 1) -> tf.data.Dataset:
@@ -201,8 +207,7 @@ class TfdsSource(IndexedSource):
     def _builder(self):
         from omni_smola.data.builders.mini_suite import mini_suite
 
-        default = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
-        return mini_suite.prepare(self.config, self.data_dir or default)
+        return mini_suite.prepare(self.config, data_dir(self.data_dir))
 
     def _records(self, split: str):
         if split not in self._opened:

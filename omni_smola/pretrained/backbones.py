@@ -27,7 +27,7 @@ from omni_smola.pretrained import (
     t5gemma2,
     t5x,
 )
-from omni_smola.pretrained.rules import Family, Rule
+from omni_smola.pretrained.rules import Family
 
 # model_type in config.json -> who reads its sizes.
 _READERS = {
@@ -122,18 +122,9 @@ def read(
     given = load.read(language, family, rest, place)
     if tower:
         plain = siglip.family(config.vision)
-        moved = Family(
-            plain.name,
-            tuple(_moved(rule) for rule in plain.rules),
-            plain.ignored,
-            plain.model_types,
-        )
+        moved = dataclasses.replace(plain, rules=siglip.rules(ours=_TOWER))
         given |= load.read(hub.resolve(parts[0]), moved, tower, place)
     return given
-
-
-def _moved(rule: Rule) -> Rule:
-    return dataclasses.replace(rule, ours=_TOWER + rule.ours)
 
 
 def _family(config: Backbone) -> Family:

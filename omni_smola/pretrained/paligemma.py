@@ -3,7 +3,6 @@
 from os import PathLike
 
 from omni_smola.models.paligemma import PaliGemmaConfig, prefix_lm
-from omni_smola.models.vit import ViTConfig
 from omni_smola.pretrained import gemma, siglip, towers
 from omni_smola.pretrained.rules import Family, Rule, transpose
 
@@ -59,16 +58,7 @@ def read_config(folder: str | PathLike) -> PaliGemmaConfig:
     language = gemma.language_config(text, second=kind == "gemma2")
     tower = _part(folder, "vision_config", _VISION)
     tower.one_of("model_type", {"siglip_vision_model": "siglip"})
-    tower.one_of("num_channels", {3: 3})
-    vision = ViTConfig(
-        **tower.sizes(towers.SIZES | {"intermediate_size": "mlp"}),
-        activation=tower.one_of("hidden_act", towers.ACTIVATIONS),
-        epsilon=tower.number("layer_norm_eps"),
-        **tower.pixels({}),
-    )
-    tower.divides("num_attention_heads", "hidden_size")
-    tower.check()
-    return PaliGemmaConfig(vision, prefix_lm(language))
+    return PaliGemmaConfig(siglip.tower_config(tower), prefix_lm(language))
 
 
 def _part(folder: str | PathLike, name: str, absent: dict) -> towers.Fields:

@@ -58,7 +58,15 @@ def read_config(folder: str | PathLike) -> ViTConfig:
       UserError: no such folder or config.json, another architecture or a field that we do not
         compute, or a size that is missing or no whole number above zero, all in one sentence.
     """
-    found = towers.Fields(folder, "SigLIP", TYPES, _ABSENT)
+    return tower_config(towers.Fields(folder, "SigLIP", TYPES, _ABSENT))
+
+
+def tower_config(found: towers.Fields) -> ViTConfig:
+    """The tower that these fields describe, a folder's own or a part of a larger model's.
+
+    Raises:
+      UserError: as `read_config`.
+    """
     config = ViTConfig(
         **found.sizes(towers.SIZES | {"intermediate_size": "mlp"}),
         activation=found.one_of("hidden_act", towers.ACTIVATIONS),

@@ -62,9 +62,10 @@ def test_a_set_loads_whole_and_gives_batches(vlmini, name):
 
 
 def test_every_image_of_a_set_decodes(vlmini):
-    tasks.register({"vsr": str(vlmini / "vsr_mini")})
+    tasks.register({"vsr_mini": str(vlmini / "vsr_mini")})
     sizes = {"batch_size": 64, "prompt_length": 32, "target_length": 8, "resolution": 32}
-    seen = sum(batch["example_mask"].sum() for batch, _ in eval_batches("vsr", "train", **sizes))
+    batches = eval_batches("vsr_mini", "train", **sizes)
+    seen = sum(batch["example_mask"].sum() for batch, _ in batches)
     assert seen == 320
 
 

@@ -11,6 +11,15 @@ from omni_smola.training.checkpoint import Checkpoints
 from omni_smola.training.model import identity, make_model
 from omni_smola.training.step import TrainState
 
+# One compiler for all of the file: an initialisation's last bits, and so its fingerprint, are its.
+pytestmark = pytest.mark.usefixtures("users_compiler_throughout")
+
+
+@pytest.fixture(scope="module")
+def users_compiler_throughout(users_compiler):
+    with users_compiler():
+        yield
+
 
 @pytest.fixture(scope="module")
 def mesh():
@@ -18,7 +27,7 @@ def mesh():
 
 
 @pytest.fixture(scope="module")
-def first(small_mome, mesh, tmp_path_factory):
+def first(users_compiler_throughout, small_mome, mesh, tmp_path_factory):
     """The workdir of a first stage whose every parameter has moved, its config and its model."""
     config = small_mome.config(language_experts=1)
     model = make_model(config, mesh)
@@ -36,7 +45,6 @@ def first(small_mome, mesh, tmp_path_factory):
     return workdir, config, model
 
 
-@pytest.mark.usefixtures("optimized")
 def test_the_second_stage_starts_to_the_bit_where_the_first_ended(small_mome, mesh, first):
     workdir, _, before = first
     config = small_mome.config(language_experts=3, language_stage_1=str(workdir))

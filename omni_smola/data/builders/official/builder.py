@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
 
 from omni_smola.data.builders.official import images
 from omni_smola.data.builders.official.files import BadRecord, Fields, SourceFile, missing_files
@@ -52,7 +51,7 @@ class Example:
     language: str = "en"
 
 
-class OfficialBuilder(tfds.core.GeneratorBasedBuilder, abc.ABC, skip_registration=True):
+class OfficialBuilder(images.QuietBuilder, abc.ABC, skip_registration=True):
     """A TFDS builder that reads a dataset's official files from `manual_dir`.
 
     Subclasses set SPLITS, HIDDEN and IMAGES and implement `records` and `example`.
@@ -199,13 +198,6 @@ class OfficialBuilder(tfds.core.GeneratorBasedBuilder, abc.ABC, skip_registratio
             "references": list(example.references),
             "ocr": list(example.ocr),
         }
-
-    # TFDS would announce a download of unknown size on stdout.
-    def _log_download_bytes(self) -> None:
-        logging.info("preparing %s under %s", self.info.full_name, self.data_dir)
-
-    def _log_download_done(self) -> None:
-        logging.info("%s is ready", self.info.full_name)
 
 
 def grouped(records: Iterator[Fields], key: str, name: str) -> Iterator[Fields]:

@@ -89,7 +89,18 @@ class Made:
 Collection = Folders | Made
 
 
-class Images(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class QuietBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """A builder that leaves the standard output to the program that uses it."""
+
+    # TFDS would announce a download of unknown size on stdout.
+    def _log_download_bytes(self) -> None:
+        logging.info("preparing %s under %s", self.info.full_name, self.data_dir)
+
+    def _log_download_done(self) -> None:
+        logging.info("%s is ready", self.info.full_name)
+
+
+class Images(QuietBuilder, skip_registration=True):
     """TFDS builder of one collection: split `images` of {key, image}, split `keys` of the keys."""
 
     VERSION = tfds.core.Version("1.0.0")
@@ -120,13 +131,6 @@ class Images(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _keys(self, images: dict[str, Read]) -> Iterator[tuple[int, dict]]:
         for index, key in enumerate(images):
             yield index, {"key": key, "image": b""}
-
-    # TFDS would announce a download of unknown size on stdout.
-    def _log_download_bytes(self) -> None:
-        logging.info("preparing %s under %s", self.info.full_name, self.data_dir)
-
-    def _log_download_done(self) -> None:
-        logging.info("%s is ready", self.info.full_name)
 
 
 class ImageStore:
