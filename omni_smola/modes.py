@@ -14,8 +14,8 @@ from omni_smola import config as configs
 from omni_smola.errors import UserError
 from omni_smola.evaluation import evaluator, report
 from omni_smola.evaluation import routing as routings
-from omni_smola.models import build, vision_encoders
-from omni_smola.pretrained import native
+from omni_smola.models import build
+from omni_smola.pretrained import native, tower_files
 from omni_smola.run import Run, load_vocabulary, register_tasks, say
 from omni_smola.training import loop, sharding, stages
 from omni_smola.training import state as states
@@ -264,7 +264,7 @@ def _export(run: Run, state: TrainState) -> None:
     }
     model = run.model.assemble(state.trainable, run.model.frozen)
     if run.config.export_part == "vision":
-        vision_encoders.save_tower(run.config.export, model.vision, metadata)
+        tower_files.save_tower(run.config.export, model.vision, metadata)
     else:
         native.save(run.config.export, model, metadata, jnp.bfloat16)
     say(f"wrote the {run.config.export_part} to {run.config.export}")

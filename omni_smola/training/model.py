@@ -16,9 +16,9 @@ from flax import nnx
 from jax.sharding import Mesh, Sharding
 
 from omni_smola.errors import UserError
-from omni_smola.models import backbones, build, vision_encoders
+from omni_smola.models import backbones, build
 from omni_smola.pretrained import backbones as public
-from omni_smola.pretrained import minilm, native
+from omni_smola.pretrained import minilm, native, tower_files
 from omni_smola.training import sharding
 from omni_smola.training import state as states
 from omni_smola.views import View
@@ -159,7 +159,7 @@ def _read(
             own, where = (
                 {path.removeprefix(tower): tree[path] for path in mine} for tree in (wanted, place)
             )
-            read = vision_encoders.read_tower(config.vision.init, tower.split("/")[1], own, where)
+            read = tower_files.read_tower(config.vision.init, tower.split("/")[1], own, where)
             given |= {f"{tower}{path}": x for path, x in read.items()}
     if config.instruction.encoder:
         _, weights = minilm.load(config.instruction.encoder)

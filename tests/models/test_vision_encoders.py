@@ -1,4 +1,4 @@
-"""Vision encoders: maps and their sizes, the protocol, and a tower's way from a PaLI to MoME."""
+"""Vision encoders: maps and their sizes, views, and the protocol."""
 
 import dataclasses
 from functools import partial
@@ -19,13 +19,8 @@ from omni_smola.models.vision_encoders import (
     Pix2StructEncoder,
     VisionEncoder,
     ViTEncoder,
-    load_tower,
-    read_tower,
-    save_tower,
     vision_encoder,
 )
-from omni_smola.pretrained import clip, native
-from omni_smola.training import state
 from omni_smola.views import Patches, Square
 
 from .conftest import randomized
@@ -235,84 +230,3 @@ def test_pixels_are_normalized_as_the_tower_was_trained(micro, seen):
     pixels = (seen["image:eye"] / 255 - np.array(config.mean)) / np.array(config.std)
     want = nnx.jit(lambda tower, x: tower(x))(encoder.vit, jnp.asarray(pixels, jnp.float32))
     np.testing.assert_allclose(encode(encoder, seen).tokens, want, rtol=0, atol=1e-4)
-
-
-# A tower's way from the PaLI that trained it.
-
-
-def test_the_tower_of_a_pali_becomes_an_encoder(make_pali, micro, tmp_path):
-    pali, path = make_pali(), str(tmp_path / "tower.safetensors")
-    save_tower(path, pali.vision, {"steps": "7"}, jnp.float32)
-    encoder = make_encoder(micro.vision, seed=5)
-    load_tower(path, encoder)
-    got, want = (nnx.to_pure_dict(nnx.state(module)) for module in (encoder.vit, pali.vision))
-    jax.tree.map(np.testing.assert_array_equal, got, want)
-
-
-def test_a_tower_is_kept_in_bfloat16_unless_told(micro, tmp_path):
-    path = str(tmp_path / "tower.safetensors")
-    saved, read = make_encoder(micro.vision), make_encoder(micro.vision, seed=5)
-    save_tower(path, saved.vit, {})
-    load_tower(path, read)
-    kept, got = saved.vit.position[...], read.vit.position[...]
-    np.testing.assert_array_equal(got, kept.astype(jnp.bfloat16).astype(jnp.float32))
-
-
-def test_a_tower_of_other_sizes_is_refused_and_changes_nothing(micro, tmp_path):
-    path = str(tmp_path / "tower.safetensors")
-    # The number of heads changes no shape at all.
-    save_tower(path, make_encoder(dataclasses.replace(micro.vision, heads=4)).vit, {})
-    encoder = make_encoder(micro.vision)
-    before = np.asarray(encoder.vit.position[...])
-    with pytest.raises(UserError, match=r"encoder 'eye': it has heads 4 instead of 2\."):
-        load_tower(path, encoder)
-    np.testing.assert_array_equal(encoder.vit.position[...], before)
-
-
-def test_a_file_that_is_no_tower_is_refused(micro, make_pali, tmp_path):
-    encoder = make_encoder(micro.vision)
-    with pytest.raises(UserError, match=r"missing\.safetensors"):
-        load_tower(str(tmp_path / "missing.safetensors"), encoder)
-    (tmp_path / "short.safetensors").write_bytes(b"12")
-    with pytest.raises(UserError, match="not a complete safetensors file"):
-        load_tower(str(tmp_path / "short.safetensors"), encoder)
-    native.save(str(tmp_path / "whole.safetensors"), make_pali(), {}, jnp.float32)
-    with pytest.raises(UserError, match="does not fit the vision tower"):
-        load_tower(str(tmp_path / "whole.safetensors"), encoder)
-
-
-def test_a_folder_of_towers_of_our_own(monkeypatch, micro, tmp_path):
-    """Of small encoders, and of published ones that were once read."""
-    config = dataclasses.replace(micro.vision, mean=(0.1, 0.4, 0.7), class_token=True)
-    monkeypatch.setitem(vision_encoders.SMALL, "semantic", config)
-    monkeypatch.setitem(vision_encoders.PUBLIC, "eye", vision_encoders.Public(config, clip))
-    kept = make_encoder(config)
-    wanted = state.paths(nnx.to_pure_dict(nnx.state(kept.vit)))
-    for name in ("semantic", "eye"):
-        with pytest.raises(UserError, match=name):
-            read_tower(tmp_path, name, wanted)
-        save_tower(str(tmp_path / f"{name}.safetensors"), kept.vit, {}, jnp.float32)
-        read = read_tower(tmp_path, name, wanted)
-        assert read.keys() == wanted.keys()
-        assert all(np.array_equal(read[path], wanted[path]) for path in wanted)
-    with pytest.raises(UserError, match="No weights of the vision encoder 'eye' are shipped"):
-        read_tower("shipped", "eye", wanted)
-    monkeypatch.setitem(vision_encoders.SMALL, "semantic", dataclasses.replace(config, heads=4))
-    with pytest.raises(UserError, match=r"'semantic': it has heads 2 instead of 4\."):
-        read_tower(tmp_path, "semantic", wanted)
-
-
-def test_a_tower_of_patches_is_kept_too(tmp_path):
-    path, kept, read = str(tmp_path / "page.safetensors"), make_page(), make_page()
-    save_tower(path, kept.vit, {}, jnp.float32)
-    nnx.update(read, jax.tree.map(jnp.zeros_like, nnx.state(read)))
-    load_tower(path, read)
-    got, want = (nnx.to_pure_dict(nnx.state(each.vit)) for each in (read, kept))
-    jax.tree.map(np.testing.assert_array_equal, got, want)
-
-
-@pytest.mark.parametrize("name", ["semantic", "spatial", "reading"])
-def test_the_shipped_towers_are_read(name):
-    wanted = state.paths(nnx.to_pure_dict(nnx.state(abstract(name).vit)))
-    read = read_tower("shipped", name, wanted)
-    assert {path: x.shape for path, x in read.items()} == {p: x.shape for p, x in wanted.items()}

@@ -19,7 +19,7 @@ from omni_smola.models import vision_encoders
 from omni_smola.models.layers import Precision
 from omni_smola.models.pix2struct import Pix2Struct
 from omni_smola.models.vit import ViT
-from omni_smola.pretrained import clip, dinov2, eva_clip, load, pix2struct, siglip
+from omni_smola.pretrained import clip, dinov2, eva_clip, load, pix2struct, siglip, tower_files
 from omni_smola.training import state
 
 torch = pytest.importorskip("torch")
@@ -239,15 +239,15 @@ def test_an_encoder_of_mome_reads_a_folder(name, folders, monkeypatch):
     family, _, _ = MODELS[name]
     model, folder = folders(name)
     config = dataclasses.replace(family.read_config(folder), image_size=37)
-    public = vision_encoders.Public(config, family)
-    monkeypatch.setitem(vision_encoders.PUBLIC, folder.name, public)
+    monkeypatch.setitem(vision_encoders.PUBLIC, folder.name, config)
+    monkeypatch.setattr(tower_files, "FAMILIES", {folder.name: family})
     encoder = nnx.eval_shape(
         lambda: vision_encoders.vision_encoder(folder.name, precision=Precision(), rngs=nnx.Rngs(0))
     )
     assert encoder.view.size == 37
     params = nnx.state(encoder.vit)
     wanted = state.paths(nnx.to_pure_dict(params))
-    read = vision_encoders.read_tower(folder.parent, folder.name, wanted)
+    read = tower_files.read_tower(folder.parent, folder.name, wanted)
     nnx.replace_by_pure_dict(params, state.nest(read))
     nnx.update(encoder.vit, params)
     image = pixels(37)
@@ -266,16 +266,16 @@ def test_an_encoder_of_mome_reads_a_folder(name, folders, monkeypatch):
 
 def test_a_folder_with_another_tower_is_told(folders, tmp_path, monkeypatch):
     _, folder = folders("clip_gelu")
-    public = vision_encoders.Public(clip.read_config(folders("clip")[1]), clip)
-    monkeypatch.setitem(vision_encoders.PUBLIC, folder.name, public)
+    monkeypatch.setattr(tower_files, "FAMILIES", {folder.name: clip})
+    config = clip.read_config(folders("clip")[1])
+    monkeypatch.setitem(vision_encoders.PUBLIC, folder.name, config)
     with pytest.raises(UserError, match="it has activation gelu instead of quick_gelu"):
-        vision_encoders.read_tower(folder.parent, folder.name, {})
+        tower_files.read_tower(folder.parent, folder.name, {})
     with pytest.raises(UserError, match=f"has neither {folder.name}/, a Hugging Face folder"):
-        vision_encoders.read_tower(tmp_path, folder.name, {})
-    dino = vision_encoders.Public(dinov2.read_config(folders("dinov2")[1]), dinov2)
-    monkeypatch.setitem(vision_encoders.PUBLIC, folder.name, dino)
+        tower_files.read_tower(tmp_path, folder.name, {})
+    monkeypatch.setattr(tower_files, "FAMILIES", {folder.name: dinov2})
     with pytest.raises(UserError, match="of type 'clip_vision_model', but a DINOv2 is one of"):
-        vision_encoders.read_tower(folder.parent, folder.name, {})
+        tower_files.read_tower(folder.parent, folder.name, {})
 
 
 def test_weights_come_in_the_dtype_that_is_wanted(folders):

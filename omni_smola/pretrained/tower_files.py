@@ -1,0 +1,128 @@
+"""The weights of vision encoders: files of our own, and folders as others publish them.
+
+`save_tower` and `read_tower` carry a ViT from the PaLI that trained it to the MoME that uses it.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from os import PathLike
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from safetensors import SafetensorError, safe_open
+
+from omni_smola.errors import UserError
+from omni_smola.models.pix2struct import Pix2Struct, Pix2StructConfig
+from omni_smola.models.vision_encoders import PUBLIC, config_of
+from omni_smola.models.vit import ViT, ViTConfig
+from omni_smola.pretrained import clip, dinov2, eva_clip, load, native, pix2struct, siglip
+
+# How the names of a family's encoders begin -> who reads their weights.
+FAMILIES: dict[str, ModuleType] = {
+    "clip_": clip,
+    "eva_clip_": eva_clip,
+    "siglip_": siglip,
+    "dinov2_": dinov2,
+    "pix2struct_": pix2struct,
+}
+# How a tower is used, not what it is: its weights fit either way.
+_FREE = ("image_size", "skip", "final_norm")
+
+
+def read_tower(
+    folder: str | PathLike,
+    name: str,
+    wanted: Mapping[str, Any],
+    place: Mapping[str, jax.sharding.Sharding] | None = None,
+) -> dict[str, jax.Array]:
+    """The weights of the encoder called `name`, as a folder of towers holds them.
+
+    Args:
+      folder: with NAME.safetensors of `save_tower`, else, for an encoder of PUBLIC, with the folder
+        NAME as Hugging Face keeps it, config.json and safetensors; or "shipped".
+      name: of the encoder.
+      wanted: path in the encoder's `vit` -> array or ShapeDtypeStruct.
+      place: path -> sharding, as for `load.read`.
+
+    Returns:
+      Path -> array of the wanted shape and dtype.
+
+    Raises:
+      UserError: there is neither, or not that tower; or tensors are missing, unexpected or of
+        another shape, all of them in one sentence.
+    """
+    own, theirs = native.tower(os.fspath(folder), name), pathlib.Path(folder).expanduser() / name
+    if name in PUBLIC and not os.path.isfile(own):
+        if not theirs.is_dir():
+            raise UserError(
+                f"The folder {theirs.parent} has neither {name}/, a Hugging Face folder with the "
+                f"weights of the vision encoder {name!r}, nor {name}.safetensors of our own: put "
+                "one there, or set --config.vision.init to the folder that has it, or to random."
+            )
+        family = next(module for start, module in FAMILIES.items() if name.startswith(start))
+        _check_public(theirs, name, family)
+        return load.read(theirs, family.family(PUBLIC[name]), wanted, place)
+    _check_sizes(own, name, config_of(name))
+    read = native.read(own, wanted, what=native.TOWER)
+    return {path: jax.device_put(x, (place or {}).get(path)) for path, x in read.items()}
+
+
+def _check_public(folder: pathlib.Path, name: str, family: ModuleType) -> None:
+    """Raises UserError if a Hugging Face folder holds another tower than it should."""
+    found = dataclasses.asdict(family.read_config(folder))
+    problems = [
+        f"{field} {found[field]} instead of {value}"
+        for field, value in dataclasses.asdict(PUBLIC[name]).items()
+        if field not in _FREE and found[field] != value
+    ]
+    if problems:
+        raise UserError(
+            f"The folder {folder} does not hold the vision encoder {name!r}: by its configuration "
+            f"it has {'; '.join(problems)}. Put the published model of that name there."
+        )
+
+
+def save_tower(
+    path: str, tower: ViT | Pix2Struct, metadata: Mapping[str, str], dtype: Any = jnp.bfloat16
+) -> None:
+    """Writes a tower alone, such as `pali.vision` of a Pali without experts.
+
+    Args:
+      path: of the .safetensors file. metadata: text about how the weights were made.
+      tower: its sizes go into the metadata as "vision".
+      dtype: of the stored tensors.
+    """
+    sizes = json.dumps(dataclasses.asdict(tower.config))
+    native.save(path, tower, {**metadata, "vision": sizes}, dtype)
+
+
+def _check_sizes(path: str, name: str, config: ViTConfig | Pix2StructConfig) -> None:
+    """Raises UserError if a file of `save_tower` says that it has other sizes."""
+    wanted = json.loads(json.dumps(dataclasses.asdict(config)))
+    problems = [
+        f"{size} {value} instead of {wanted.get(size)}"
+        for size, value in _recorded_sizes(path).items()
+        if value != wanted.get(size)
+    ]
+    if problems:
+        raise UserError(
+            f"The vision tower {path} does not fit the vision encoder {name!r}: it has "
+            f"{'; '.join(problems)}. Choose the file that was made for this encoder."
+        )
+
+
+def _recorded_sizes(path: str) -> dict[str, Any]:
+    """The ViTConfig that a file says it has: no tensor's shape tells the number of heads.
+
+    Empty for a file that says nothing, or cannot be read, of which `native.load` tells why.
+    """
+    try:
+        with safe_open(path, framework="flax") as file:
+            return json.loads((file.metadata() or {}).get("vision", "{}"))
+    except (SafetensorError, OSError, json.JSONDecodeError):
+        return {}
