@@ -9,6 +9,8 @@ Arguments after the colon, all optional; together they make every row of the pap
   language    adapter, mole_instance, mole_token, mole_both, mole_instance_gumbel,
               mole_instance_balance, none
   tasks       as in pali_smola.py; mome is the paper's suite, and the default but for tiny
+  folders     your own data beside the tasks, or in place of them: paths joined by +, as in
+              own_data.py
   smola       visual-text-multimodal experts of Omni-SMoLA on the same backbone; 0-0-0 is none
   stage_1     workdir of a finished `language=adapter` run of the same vision to start from; by
               default a MoLE run trains that stage first, in stage_1/ of its own workdir
@@ -47,6 +49,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         aggregate="router",
         language="mole_instance",
         tasks="",
+        folders="",
         smola="0-0-0",
         stage_1="",
     )
@@ -71,13 +74,16 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.optimizer.weight_decay = 0.05
     # Without its visual part the language model alone is no baseline worth the minutes.
     config.eval.baseline = False
-    _small(config, arg.tasks) if arg.backbone == "tiny" else _published(config, arg.tasks)
+    _small(config) if arg.backbone == "tiny" else _published(config)
+    if arg.tasks or not arg.folders:
+        configs.set_tasks(config, arg.tasks or ("full" if arg.backbone == "tiny" else "mome"))
+    if arg.folders:
+        configs.set_folders(config, arg.folders)
     return config
 
 
-def _small(config: ml_collections.ConfigDict, tasks: str) -> None:
-    """A run of minutes on the mini suite."""
-    configs.set_tasks(config, tasks or "full")
+def _small(config: ml_collections.ConfigDict) -> None:
+    """A run of minutes."""
     config.optimizer.learning_rate = 2e-3
     config.steps = 400
     if config.language.experts > 1 and not config.language.stage_1:
@@ -85,9 +91,8 @@ def _small(config: ml_collections.ConfigDict, tasks: str) -> None:
         config.steps = 100
 
 
-def _published(config: ml_collections.ConfigDict, tasks: str) -> None:
+def _published(config: ml_collections.ConfigDict) -> None:
     """The paper's sizes and schedule; weights are named by backbone.init and vision.init."""
-    configs.set_tasks(config, tasks or "mome")
     config.data.prompts = "instruction"
     config.data.prompt_length = 128
     config.data.target_length = 64

@@ -7,8 +7,6 @@ Arguments after the colon:
   tasks    tasks of the mini suite to train as well, as in pali_smola.py; none by default
 """
 
-import os
-
 import ml_collections
 
 from omni_smola import config as configs
@@ -25,15 +23,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     experts.rank = arg.rank
     experts.scale_init = 8.0
     config.optimizer.learning_rate = 5e-3
-    for folder in filter(None, arg.folders.split("+")):
-        name = os.path.basename(os.path.normpath(os.path.expanduser(folder)))
-        if name in config.data.sources:
-            raise UserError(
-                f"Two of the folders are called {name!r}: rename one, as a task is named like its "
-                "folder."
-            )
-        config.data.sources[name] = os.path.abspath(os.path.expanduser(folder))
-        config.data.rates[name] = 1.0
+    configs.set_folders(config, arg.folders)
     if arg.tasks:
         configs.set_tasks(config, arg.tasks)
     if not config.data.rates:
@@ -41,7 +31,4 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
             "configs/own_data.py has nothing to train on: name folders of JSONL and images, as in "
             "--config=configs/own_data.py:folders=path/to/one+path/to/another."
         )
-    # People's sentences are longer than the mini suite's: of Flickr8k's captions nine in ten fit.
-    config.data.prompt_length = 32
-    config.data.target_length = 32
     return config

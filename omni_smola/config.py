@@ -5,6 +5,7 @@ its own. `--config=configs/pali_smola.py:rank=8 --config.steps=100` sets both ki
 """
 
 import difflib
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,6 +62,28 @@ def set_tasks(config: ml_collections.ConfigDict, tasks: str) -> None:
         config.eval.tasks = "+".join(t for t in (*trained, *held_out) if t not in hidden)
         config.data.mixing = "group" if tasks == "mome" else "size"
         config.eval.groups = "mome" if tasks == "mome" else "family"
+
+
+def set_folders(config: ml_collections.ConfigDict, folders: str) -> None:
+    """Tasks of a user's own folders, paths joined by +, in equal rates; each is named after its.
+
+    People's sentences are longer than the mini suite's: of Flickr8k's captions nine in ten fit.
+
+    Raises:
+      UserError: two folders of one name.
+    """
+    for folder in filter(None, folders.split("+")):
+        path = os.path.abspath(os.path.expanduser(folder))
+        name = os.path.basename(path)
+        if name in config.data.sources:
+            raise UserError(
+                f"Two of the folders are called {name!r}: rename one, as a task is named like its "
+                "folder."
+            )
+        config.data.sources[name] = path
+        config.data.rates[name] = 1.0
+    for length in ("prompt_length", "target_length"):
+        config.data[length] = max(config.data[length], 32)
 
 
 def set_pretraining(config: ml_collections.ConfigDict) -> None:

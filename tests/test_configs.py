@@ -110,6 +110,19 @@ def test_momes_published_composition_is_one_argument(name, language, widths):
     assert config.batch_size == 64 and config.language.stage_1_steps == config.steps == 30_000
 
 
+def test_mome_looks_at_folders_of_ones_own():
+    config = get_config("mome.py", "folders=cats+sub/dogs")
+    assert (
+        dict(config.data.rates)
+        == {"cats": 1.0, "dogs": 1.0}
+        == dict.fromkeys(config.data.sources, 1.0)
+    )
+    assert config.language.stage_1_steps > 0 and config.data.prompt_length == 32
+    assert "mini_box" in get_config("mome.py", "folders=cats,tasks=mini_box").data.rates
+    # The published schedule has longer texts.
+    assert get_config("mome.py", "backbone=vicuna_7b,folders=cats").data.prompt_length == 128
+
+
 def test_momes_public_weights_must_be_named():
     with pytest.raises(UserError, match="'clip_l14' are shipped, only of semantic, spatial"):
         native.tower(get_config("mome.py", "backbone=vicuna_7b").vision.init, "clip_l14")
