@@ -11,15 +11,6 @@ from omni_smola.training.checkpoint import Checkpoints
 from omni_smola.training.model import identity, make_model
 from omni_smola.training.step import TrainState
 
-# One compiler for all of the file: an initialisation's last bits, and so its fingerprint, are its.
-pytestmark = pytest.mark.usefixtures("users_compiler_throughout")
-
-
-@pytest.fixture(scope="module")
-def users_compiler_throughout(users_compiler):
-    with users_compiler():
-        yield
-
 
 @pytest.fixture(scope="module")
 def mesh():
@@ -27,7 +18,7 @@ def mesh():
 
 
 @pytest.fixture(scope="module")
-def first(users_compiler_throughout, small_mome, mesh, tmp_path_factory):
+def first(small_mome, mesh, tmp_path_factory):
     """The workdir of a first stage whose every parameter has moved, its config and its model."""
     config = small_mome.config(language_experts=1)
     model = make_model(config, mesh)
