@@ -35,7 +35,7 @@ REQUIRES = [
     "array_record>=0.8.6",
     "protobuf>=6.31.1,<7",
     "sentencepiece==0.2.1",
-    "pillow>=13.0.0",
+    "pillow>=12.1.1",  # Apache Beam wants one below 13; the suite's images are the same
     # Public images and tables that the mini suite is generated from.
     "easy-vqa>=1.0",
     "scikit-learn>=1.9.1",
@@ -47,18 +47,27 @@ REQUIRES = [
 
 MINILM = ["tokenizers>=0.23.3"]  # brings huggingface-hub along, so it is asked for by name
 PDF = ["pypdfium2>=5.15.0"]
-TEST = ["pytest>=9.2.0", "pytest-xdist>=3.8.0", "setuptools>=65.5.0", *MINILM, *PDF]
+# The TPU's compiler, of the version that jax 0.10.2 is made for: jaxlib cannot read what newer ones
+# write of a program.
+COMPILE = ["libtpu==0.0.42.*"]
+TEST = ["pytest>=9.2.0", "pytest-xdist>=3.8.0", "filelock>=3.20.0", "setuptools>=65.5.0"]
+TEST += [*MINILM, *PDF, *COMPILE]
+# Preparation on many machines: Beam, the checksum it writes TFRecords with, and what the command
+# `tfds` imports without declaring it.
+BEAM = ["apache-beam>=2.77.0", "google-crc32c>=1.9.0", "mlcroissant>=1.1.1"]
 
 EXTRAS = {
     "test": TEST,
     "minilm": MINILM,
     "hf": MINILM,  # tokenizer.json and hf:// of public checkpoints
+    "compile": COMPILE,  # --mode=compile, on a machine without a TPU
     "pdf": PDF,  # the document sets of DUE, which are PDFs
+    "beam": BEAM,  # tfds build --beam_pipeline_options, seqio_cache_tasks
     "dev": ["ruff==0.17.6"],
     "tpu": ["jax[tpu]>=0.10.2"],
     "gpu": ["jax[cuda12]>=0.10.2"],
-    # Other people's implementations, to compare with.
-    "parity": ["torch==2.13.0", "transformers==5.23.0", "pycocoevalcap>=1.2"],
+    # Other people's implementations, to compare with; and Beam, so that CI runs it.
+    "parity": ["torch==2.13.0", "transformers==5.23.0", "pycocoevalcap>=1.2", *BEAM],
 }
 
 setup(

@@ -181,7 +181,9 @@ def defaults() -> ml_collections.ConfigDict:
     config.data.sources = ml_collections.ConfigDict()  # task -> folder of JSONL and images
     config.data.data_dir = ""  # where TFDS keeps its sets; "" is its default
     config.data.manual_dir = ""  # official downloads that public datasets are prepared from
-    config.data.on_error = "fail"  # at a bad record of an official file: fail, or skip it and count
+    # At damaged data (a record that cannot be read, an image that does not decode, a box out of
+    # range): fail, or skip it and count.
+    config.data.on_error = "fail"
     config.data.prompts = "pali"  # pali ("caption in en"), instruction (whole sentences)
     config.data.ocr = (
         0  # at most so many words on the image after a prompt, where a dataset has them
@@ -210,6 +212,9 @@ def defaults() -> ml_collections.ConfigDict:
     config.mesh.data = -1
     config.mesh.fsdp = 1
     config.mesh.tensor = 1
+    # Axes that frozen weights are divided over, joined by +; on the others every device has a copy.
+    # "fsdp+tensor" takes less memory, and gathers every weight at every step.
+    config.mesh.frozen = "tensor"
 
     config.eval = ml_collections.ConfigDict()
     config.eval.split = "test"
@@ -230,7 +235,21 @@ def defaults() -> ml_collections.ConfigDict:
 
     config.checkpoint = ml_collections.ConfigDict()
     config.checkpoint.every = 100  # steps; the last step is always kept
-    config.checkpoint.keep = 2
+    config.checkpoint.minutes = 0.0  # the same in time, beside it; 0 is by steps only
+    config.checkpoint.keep = 2  # the newest
+    # So many more by the mean score of evaluations during training (eval.every); choose them on
+    # eval.split=validation, not on the split that is reported.
+    config.checkpoint.keep_best = 0
+    config.checkpoint.which = "latest"  # or best: what eval, predict and routing take
+    # SIGTERM saves and ends the run with status 0, or after so long without.
+    config.checkpoint.grace_seconds = 300.0
+
+    config.faults = ml_collections.ConfigDict()
+    config.faults.bad_steps = 10  # steps in a row with a loss or gradients not finite end the run
+    # A step that takes longer ends the run, which hangs; 0 waits for ever. The first step, which
+    # compiles, and evaluation may take four times as long.
+    config.faults.watchdog_minutes = 30.0
+    config.faults.log_batches = False  # hashes of all rows in logs/batches-host-N.jsonl
     return config
 
 
@@ -288,7 +307,12 @@ def check(config: ml_collections.ConfigDict) -> None:
         ("eval.batch_size", 1),
         ("eval.every", 0),
         ("checkpoint.every", 1),
+        ("checkpoint.minutes", 0),
         ("checkpoint.keep", 1),
+        ("checkpoint.keep_best", 0),
+        ("checkpoint.grace_seconds", 0),
+        ("faults.bad_steps", 1),
+        ("faults.watchdog_minutes", 0),
         ("backbone.unroll", 1),
         ("language.stage_1_steps", 0),
     ):
@@ -302,6 +326,17 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise UserError(
             f"config.loss.label_smoothing is {config.loss.label_smoothing}, but it must be at "
             "least 0 and below 1: set --config.loss.label_smoothing=0.1."
+        )
+    if config.checkpoint.which not in ("latest", "best"):
+        raise UserError(
+            f"config.checkpoint.which is {config.checkpoint.which!r}: choose latest or best."
+        )
+    if config.data.on_error not in ("fail", "skip"):
+        raise UserError(f"config.data.on_error is {config.data.on_error!r}: choose fail or skip.")
+    if config.checkpoint.keep_best and not config.eval.every:
+        raise UserError(
+            f"config.checkpoint.keep_best is {config.checkpoint.keep_best}, but nothing is "
+            "evaluated during training: set --config.eval.every to a number of steps."
         )
     if config.export_part not in ("backbone", "vision"):
         raise UserError(

@@ -7,3 +7,10 @@ class UserError(ValueError):
     The sentence names the thing, the value seen, the values allowed and the way out. `main` prints
     it without a traceback and exits with status 2.
     """
+
+
+class Preempted(BaseException):
+    """A signal ended the run in good order: `main` prints it and exits with status 0.
+
+    No Exception, so that no handler of errors holds it up.
+    """

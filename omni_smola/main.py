@@ -8,6 +8,7 @@ import os
 import re
 import runpy
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,9 +18,9 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from omni_smola.errors import UserError
+from omni_smola.errors import Preempted, UserError
 
-MODES = ("train", "eval", "predict", "routing", "data")
+MODES = ("train", "eval", "predict", "routing", "data", "compile")
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -37,7 +38,13 @@ _WORKDIR = flags.DEFINE_string(
 )
 _IMAGE = flags.DEFINE_string("image", None, "predict: an image file.")
 _PROMPT = flags.DEFINE_string("prompt", None, "predict: what to ask.")
-_USAGE = f"--config=..., --mode={'|'.join(MODES)}, --workdir=..., --image=..., --prompt=..."
+_TOPOLOGY = flags.DEFINE_string(
+    "topology", None, "compile: a TPU that need not be there, such as v5e:4x4 or v5p:4x4x4."
+)
+_USAGE = (
+    f"--config=..., --mode={'|'.join(MODES)}, --workdir=..., --image=..., --prompt=..., "
+    "--topology=..."
+)
 
 
 def default_workdir(config: str) -> str:
@@ -53,22 +60,38 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"{argv[1]!r} is not a flag: write {_USAGE}.")
     if _CONFIG.value is None:
         raise UserError("There is no config: add --config=configs/pali_smola.py.")
-    from omni_smola import modes
-    from omni_smola.run import Run
-
     source = flags.FLAGS["config"].config_filename
     workdir = _WORKDIR.value or default_workdir(_config_argument() or source)
+    if _MODE.value == "compile":  # for a machine that is not there: no other host takes part
+        from omni_smola import modes
+
+        print(modes.compile_ahead(_CONFIG.value, workdir, _TOPOLOGY.value))
+        return
+    from omni_smola.training import distributed
+
+    distributed.start()
+    from omni_smola import modes
+    from omni_smola.run import Run
+    from omni_smola.training.preemption import Preemption
+
     if _MODE.value == "data":
         print(modes.inspect_data(_CONFIG.value, workdir))
         return
     if _MODE.value == "train":
-        modes.train_first_stage(_CONFIG.value, workdir)
+        with Preemption(_CONFIG.value.checkpoint.grace_seconds) as preemption:
+            modes.train_first_stage(_CONFIG.value, workdir, preemption)
+            told = modes.train(Run(_CONFIG.value, workdir), preemption)
+        if distributed.is_primary():
+            print(told)
+        return
     run = Run(_CONFIG.value, workdir)
     if _MODE.value == "predict":
-        print(modes.predict(run, _IMAGE.value, _PROMPT.value or ""))
+        told = modes.predict(run, _IMAGE.value, _PROMPT.value or "")
     else:
-        does = {"train": modes.train, "eval": modes.evaluate, "routing": modes.routing}
-        print(does[_MODE.value](run))
+        does = {"eval": modes.evaluate, "routing": modes.routing}
+        told = does[_MODE.value](run)
+    if distributed.is_primary():
+        print(told)
 
 
 def parse(argv: Sequence[str]) -> list[str]:
@@ -206,7 +229,29 @@ def cli() -> None:
         # One sentence; what it lists in lines of their own, set in by two blanks, stays so.
         text = re.sub(r"\s*\n(?!  \S)\s*", " ", str(error).strip())
         print(f"omni_smola: {text}", file=sys.stderr)
+        _leave_others(2)
         sys.exit(2)
+    except Preempted as ended:
+        print(f"omni_smola: {ended}; the same command goes on from what is saved.", file=sys.stderr)
+        sys.exit(0)
+    except Exception:
+        if _has_others():
+            traceback.print_exc()
+            _leave_others(1)
+        raise
+
+
+def _has_others() -> bool:
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized()
+
+
+def _leave_others(status: int) -> None:
+    """Ends a process of many at once: JAX would have it wait for the others, which wait for it."""
+    if _has_others():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the command line does: train, eval, predict, routing, data."""
+"""What the command line does: train, eval, predict, routing, data, compile."""
 
 import functools
 import hashlib
@@ -11,17 +11,22 @@ import jax.numpy as jnp
 import ml_collections
 
 from omni_smola import config as configs
+from omni_smola import programs
+from omni_smola.ahead import report as ahead
 from omni_smola.errors import UserError
 from omni_smola.evaluation import evaluator, report
 from omni_smola.evaluation import routing as routings
-from omni_smola.models import build
 from omni_smola.pretrained import native, tower_files
 from omni_smola.run import Run, load_vocabulary, register_tasks, say
-from omni_smola.training import loop, sharding, stages
+from omni_smola.step_evaluation import StepEvaluation
+from omni_smola.training import distributed, loop, sharding, stages
 from omni_smola.training import state as states
+from omni_smola.training.bad_steps import BadSteps
 from omni_smola.training.checkpoint import ensure_workdir
 from omni_smola.training.logging import ScalarWriter
-from omni_smola.training.step import TrainState, make_train_step
+from omni_smola.training.preemption import Preemption
+from omni_smola.training.step import TrainState
+from omni_smola.training.watchdog import Watchdog
 
 NAMES = {
     "smola": "Omni-SMoLA",
@@ -32,8 +37,12 @@ NAMES = {
 }
 
 
-def train(run: Run) -> str:
-    """Evaluates the frozen backbone, trains, evaluates again; returns the report."""
+def train(run: Run, preemption: Preemption | None = None) -> str:
+    """Evaluates the frozen backbone, trains, evaluates again; returns the report.
+
+    Raises:
+      Preempted: a signal ended the run; what was trained is saved.
+    """
     config, model = run.config, run.model
     run.register_tasks()
     state = _newest_state(run)
@@ -43,30 +52,26 @@ def train(run: Run) -> str:
         f"{states.count(model.trainable):,} trained ({_method(config)} on "
         f"{len(model.attached)} linears or feed-forwards of every layer)"
     )
+    _say_layout(run, state)
     evaluate = run.make_evaluator()
     frozen = _frozen_scores(run, evaluate)
-    with ScalarWriter(run.workdir, primary=jax.process_index() == 0) as writer:
-
-        def evaluate_now(state: TrainState) -> str:
-            step = int(state.step)
-            generate = functools.partial(run.generate, state.trainable)
-            scores = evaluate.run(generate, run.workdir, _label(run), step)
-            writer.write(
-                step, {f"eval/{t}/{m}": v for t, s in scores.items() for m, v in s.items()}
-            )
-            path = _score_file(run, f"{_label(run)}-{step}")
-            evaluate.write_scores(path)
-            return path
-
-        state = _steps(run, state, evaluate_now, writer)
-        tuned = evaluate_now(state)
+    with (
+        ScalarWriter(run.workdir, primary=distributed.is_primary()) as writer,
+        Watchdog(config.faults.watchdog_minutes) as watchdog,
+    ):
+        evaluation = StepEvaluation(run, evaluate, _label(run), writer.write, watchdog)
+        state = _steps(run, state, evaluation.while_training, writer, watchdog, preemption)
+        evaluation(state)
     run.checkpoints.close()
+    run.say_damage()
     if config.export:
         _export(run, state)
-    return _report(run, frozen, tuned)
+    return _report(run, frozen, evaluation.path(int(state.step)))
 
 
-def train_first_stage(config: ml_collections.ConfigDict, workdir: str) -> None:
+def train_first_stage(
+    config: ml_collections.ConfigDict, workdir: str, preemption: Preemption | None = None
+) -> None:
     """Trains the stage that a second stage's config asks for, without evaluating it.
 
     Does nothing for a config of one stage, or where that stage is there already.
@@ -79,8 +84,11 @@ def train_first_stage(config: ml_collections.ConfigDict, workdir: str) -> None:
         state = _newest_state(run)
         _write_config(run)
         say(f"first stage: one adapter, {run.config.steps} steps, in {run.workdir}")
-        with ScalarWriter(run.workdir, primary=jax.process_index() == 0) as writer:
-            _steps(run, state, lambda state: None, writer)
+        with (
+            ScalarWriter(run.workdir, primary=distributed.is_primary()) as writer,
+            Watchdog(config.faults.watchdog_minutes) as watchdog,
+        ):
+            _steps(run, state, lambda state: None, writer, watchdog, preemption)
     run.checkpoints.close()
 
 
@@ -118,7 +126,7 @@ def predict(run: Run, image: str | None, prompt: str) -> str:
     else:
         step, trainable = _trained(run)
         say(f"checkpoint of step {step} answers")
-    ids = run.generate(trainable, batch)[0]
+    ids = run.generate(trainable, batch, whole=True)[0]
     return run.vocabulary.decode(evaluator.until_eos(ids, run.vocabulary.eos_id))
 
 
@@ -128,13 +136,14 @@ def routing(run: Run) -> str:
     step, trainable = _trained(run)
     rows = routings.measure(
         run.eval_tasks,
-        run.eval_batches,
+        functools.partial(run.eval_batches, whole=True),
         functools.partial(run.shares, trainable),
         run.config.vision.encoders.split("+"),
     )
     files = [os.path.join(run.workdir, "routing", f"step-{step}.{kind}") for kind in ("csv", "png")]
-    routings.write_csv(files[0], rows)
-    routings.draw(files[1], rows)
+    if distributed.is_primary():
+        routings.write_csv(files[0], rows)
+        routings.draw(files[1], rows)
     return "\n".join([routings.table(rows), *files])
 
 
@@ -160,30 +169,45 @@ def inspect_data(config: ml_collections.ConfigDict, workdir: str) -> str:
     return f"{inspect.table(summaries)}\n{picture}"
 
 
+def compile_ahead(config: ml_collections.ConfigDict, workdir: str, topology: str | None) -> str:
+    """Compiles training and decoding for a TPU that is not there; returns what they cost.
+
+    Raises:
+      UserError: an impossible topology, or what cannot be compiled or does not fit: the report of
+        the rest is printed before.
+    """
+    configs.check(config)
+    found = ahead.measure(config, topology, workdir, say)
+    table = ahead.table(found)
+    if ahead.complaints(found):
+        print(table)
+        raise UserError(" ".join(ahead.complaints(found)))
+    return table
+
+
 def _newest_state(run: Run) -> TrainState:
     """The state of the newest checkpoint, or step 0."""
     state = run.fresh_state()
+    run.checkpoints.remove_unfinished()
     if run.checkpoints.latest() is not None:
         state = run.checkpoints.restore(state)
         say(f"resuming {run.workdir} at step {int(state.step)}")
     return state
 
 
-def _steps(run: Run, state: TrainState, evaluate_now: Callable, writer: ScalarWriter) -> TrainState:
+def _steps(
+    run: Run,
+    state: TrainState,
+    evaluate: Callable[[TrainState], float | None],
+    writer: ScalarWriter,
+    watchdog: Watchdog,
+    preemption: Preemption | None,
+) -> TrainState:
     """The training loop, where there is anything to train."""
     config, model = run.config, run.model
     if not model.trainable:
         return state
-    train_step = make_train_step(
-        model.assemble,
-        run.optimizer,
-        run.schedule,
-        accumulate=config.accumulate,
-        label_smoothing=config.loss.label_smoothing,
-        z_loss=config.loss.z_loss,
-        penalty=build.penalty(config.language),
-        noise_seed=config.seed if build.noisy(config.vision, config.language) else None,
-    )
+    train_step = programs.train_step(config, model.assemble, run.optimizer, run.schedule)
     return loop.train(
         state,
         model.frozen,
@@ -191,19 +215,26 @@ def _steps(run: Run, state: TrainState, evaluate_now: Callable, writer: ScalarWr
         train_step=sharding.jit_train_step(run.mesh, train_step, state),
         open_batches=run.train_batches,
         checkpoints=run.checkpoints,
+        bad_steps=BadSteps(config.faults.bad_steps, run.workdir, writer.write),
         steps=config.steps,
         batch_size=config.batch_size,
         log_every=config.log_every,
         checkpoint_every=config.checkpoint.every,
         eval_every=config.eval.every,
-        evaluate=evaluate_now,
+        evaluate=evaluate,
         write_scalars=writer.write,
+        checkpoint_minutes=config.checkpoint.minutes,
+        keep_best=bool(config.checkpoint.keep_best),
+        preemption=preemption,
+        watchdog=watchdog,
     )
 
 
 def _trained(run: Run) -> tuple[int, states.Tree]:
-    """Step and trained parameters of the newest checkpoint, which must be of this backbone."""
-    return run.checkpoints.restore_trainable(run.model.trainable, ("backbone", "experts"))
+    """Step and trained parameters of the newest or the best checkpoint, of this backbone."""
+    return run.checkpoints.restore_trainable(
+        run.model.trainable, ("backbone", "experts"), run.config.checkpoint.which
+    )
 
 
 def _frozen_scores(run: Run, evaluate: evaluator.Evaluator) -> str | None:
@@ -215,7 +246,7 @@ def _frozen_scores(run: Run, evaluate: evaluator.Evaluator) -> str | None:
         group.to_json() for group in (config.eval, config.decode, config.data)
     )
     path = _score_file(run, f"frozen-{hashlib.sha256(how.encode()).hexdigest()[:8]}")
-    if not os.path.exists(path):
+    if not distributed.agreed(os.path.exists(path)):
         # W_out is zero: with fresh experts the model is the frozen backbone, bit for bit.
         generate = functools.partial(run.generate, run.model.trainable)
         evaluate.run(generate, run.workdir, f"{config.eval.split}-frozen", 0)
@@ -228,6 +259,16 @@ def _label(run: Run) -> str:
     return f"{run.config.eval.split}-{_method(run.config)}"
 
 
+def _say_layout(run: Run, state: TrainState) -> None:
+    """What lies where, and how many bytes of it on a device."""
+    trees = {"frozen": run.model.frozen, "trained": state.trainable, "optimizer": state.optimizer}
+    lines = run.model.layout.table(trees)
+    sizes = " x ".join(f"{axis} {size}" for axis, size in run.mesh.shape.items())
+    say(f"mesh {sizes}, {jax.process_count()} process{'es' * (jax.process_count() > 1)}")
+    for line in lines if run.mesh.size > 1 else lines[-1:]:
+        say(line)
+
+
 def _method(config: ml_collections.ConfigDict) -> str:
     """What is trained, in a word: a key of NAMES."""
     return "mome" if config.vision.encoders or config.language.experts else config.experts.method
@@ -238,6 +279,9 @@ def _score_file(run: Run, name: str) -> str:
 
 
 def _report(run: Run, frozen: str | None, tuned: str) -> str:
+    """The table of both files of scores, which the primary process has written and reads."""
+    if not distributed.is_primary():
+        return ""
     places = {
         "checkpoint": os.path.join(run.checkpoints.folder),
         "predictions": os.path.join(run.workdir, "predictions"),
@@ -262,7 +306,9 @@ def _export(run: Run, state: TrainState) -> None:
         "steps": str(int(state.step)),
         "config": json.dumps(config.to_dict()),
     }
-    model = run.model.assemble(state.trainable, run.model.frozen)
+    model = run.model.assemble(*distributed.whole((state.trainable, run.model.frozen)))
+    if not distributed.is_primary():
+        return
     if run.config.export_part == "vision":
         tower_files.save_tower(run.config.export, model.vision, metadata)
     else:
@@ -271,5 +317,7 @@ def _export(run: Run, state: TrainState) -> None:
 
 
 def _write_config(run: Run) -> None:
+    if not distributed.is_primary():
+        return
     with open(os.path.join(run.workdir, "config.json"), "w") as file:
         file.write(run.config.to_json_best_effort(indent=2) + "\n")

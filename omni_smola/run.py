@@ -2,31 +2,31 @@
 
 import dataclasses
 import functools
+import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from omni_smola import config as configs
-from omni_smola import quiet
+from omni_smola import programs, quiet
 from omni_smola.errors import UserError
-from omni_smola.evaluation import decode as decoding
 from omni_smola.evaluation import evaluator
 from omni_smola.models import build
-from omni_smola.pretrained import backbones
-from omni_smola.training import optimizer, sharding, stages
+from omni_smola.pretrained import backbones, hub
+from omni_smola.training import distributed, optimizer, sharding, stages
 from omni_smola.training.checkpoint import Checkpoints, ensure_workdir
+from omni_smola.training.logging import BatchLog
 from omni_smola.training.model import identity, make_model
 from omni_smola.training.step import TrainState
 
 Batch = dict[str, np.ndarray]
-# Fields of a batch that say what is wanted of the model, or of which rows.
-_ANSWERS = ("target", "target_mask", "task", "example_mask")
 
 
 class Run:
@@ -39,8 +39,10 @@ class Run:
         self.mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
         sharding.check_batch(self.mesh, "batch_size", config.batch_size, config.accumulate)
         sharding.check_batch(self.mesh, "eval.batch_size", config.eval.batch_size)
-        self.decoding = _decoding(config)
+        programs.decoding(config)  # raises for a mistake
         self.optimizer, self.schedule = optimizer.make_optimizer(config.optimizer, config.steps)
+        with distributed.primary_first("weights"):
+            _download(config.backbone.init)
         self.model = make_model(config, self.mesh)
         self.vocabulary = _vocabulary(config, self.model.vocabulary)
         self.instruction = _instruction(config)
@@ -50,8 +52,12 @@ class Run:
                 f"backbone, not {config.experts.method!r}: set --config.export= to nothing."
             )
         self.checkpoints = Checkpoints(
-            self.workdir, identity(config, self.model.fingerprint), config.checkpoint.keep
+            self.workdir,
+            identity(config, self.model.fingerprint),
+            config.checkpoint.keep,
+            config.checkpoint.keep_best,
         )
+        self._damage = None
 
     def fresh_state(self) -> TrainState:
         """Step 0: the experts as attached, or as an earlier stage left them; an empty optimiser."""
@@ -60,47 +66,83 @@ class Run:
             folder = stages.folder(self.config, self.workdir)
             trainable = stages.start(self.config, self.mesh, folder, self.model)
         shapes = jax.eval_shape(self.optimizer.init, trainable)
-        place = sharding.partition_tree(self.mesh, shapes)
+        place = self.model.layout.tree(shapes)
         opt_state = jax.jit(self.optimizer.init, out_shardings=place)(trainable)
-        step = jax.device_put(jnp.zeros((), jnp.int32), sharding.partition(self.mesh, "step", ()))
+        step = sharding.put(np.int32(0), self.model.layout.place("step", ()))
         return TrainState(step, trainable, opt_state)
 
     def register_tasks(self) -> None:
         """Registers the tasks of the config with SeqIO and checks that all it names exist."""
         from omni_smola.data import tasks
 
-        self.rates = register_tasks(self.config, self.vocabulary)
-        names = self.config.eval.tasks.split("+") if self.config.eval.tasks else list(self.rates)
-        rows = [tasks.get(name).row for name in names]
+        with distributed.primary_first("data"):
+            self.rates = register_tasks(self.config, self.vocabulary)
+            names = self.config.eval.tasks.split("+") if self.config.eval.tasks else [*self.rates]
+            rows = [tasks.get(name).row for name in names]
+            if jax.process_count() > 1:
+                self._prepare(rows)
         if self.config.eval.groups == "mome":
             rows = [dataclasses.replace(row, group=row.mome or row.group) for row in rows]
         self.eval_tasks = rows
+
+    def _prepare(self, rows: Sequence[Any]) -> None:
+        """Has all data made that this config reads, which else happens when it is first read."""
+        from omni_smola.data import tasks
+
+        for name in self.rates:
+            task = tasks.get(name)
+            task.source.num_input_examples(task.row.split(self.config.data.train_split))
+        for row in rows:
+            tasks.get(row.name).source.num_input_examples(row.split(self.config.eval.split))
 
     def train_batches(self, start_step: int) -> Iterator[Batch]:
         """This host's endless stream of batches from a step on."""
         from omni_smola.data import pipeline
 
         data = self.config.data
-        return pipeline.train_batches(
+        host_index, host_count = sharding.share(self.mesh)
+        batches = pipeline.train_batches(
             self.rates,
             seed=self.config.seed,
             batch_size=self.config.batch_size,
             start_step=start_step,
             split=data.train_split,
-            host_index=jax.process_index(),
-            host_count=jax.process_count(),
+            host_index=host_index,
+            host_count=host_count,
             prompt_length=data.prompt_length,
             target_length=data.target_length,
             resolution=self.model.image_size,
             views=self.model.views,
             instruction=self.instruction,
+            damage=self.damage,
         )
+        if not self.config.faults.log_batches:
+            return batches
+        log = BatchLog(self.workdir, jax.process_index(), host_index)
+        return log.written(batches, start_step)
 
-    def eval_batches(self, task: str) -> Iterator:
-        """One pass over the held-out examples of a task: (batch, examples)."""
+    @property
+    def damage(self) -> Any:
+        """The damaged examples left out so far, a `data.damage.Damage`; None where data.on_error is
+        fail."""
+        from omni_smola.data.damage import Damage
+
+        if self._damage is None and self.config.data.on_error == "skip":
+            self._damage = Damage(say)
+        return self._damage
+
+    def say_damage(self) -> None:
+        """Tells how many damaged examples were left out, if there were any."""
+        if self._damage is not None and self._damage.summary():
+            say(self._damage.summary())
+
+    def eval_batches(self, task: str, *, whole: bool = False) -> Iterator:
+        """One pass over this host's share of a task's held-out examples, or over all of them:
+        (batch, examples)."""
         from omni_smola.data import pipeline
 
         config = self.config
+        host_index, host_count = (0, 1) if whole else sharding.share(self.mesh)
         return pipeline.eval_batches(
             task,
             config.eval.split,
@@ -111,6 +153,9 @@ class Run:
             views=self.model.views,
             instruction=self.instruction,
             limit=config.eval.examples or None,
+            host_index=host_index,
+            host_count=host_count,
+            damage=self.damage,
         )
 
     def make_evaluator(self) -> evaluator.Evaluator:
@@ -120,50 +165,68 @@ class Run:
             self.eval_batches,
             self.vocabulary.decode,
             eos_id=self.vocabulary.eos_id,
-            primary=jax.process_index() == 0,
+            primary=distributed.is_primary(),
+            gather=self._gather,
         )
+
+    def _gather(self, told: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+        """What the hosts have of every batch, one after the other."""
+        index, _ = sharding.share(self.mesh)
+        every = distributed.gather_bytes(json.dumps([index, told]).encode())
+        # Hosts that share their rows say the same.
+        parts = dict(map(json.loads, every))
+        batches = zip(*(parts[i] for i in sorted(parts)), strict=True)
+        return [record for batch in batches for part in batch for record in part]
 
     @functools.cached_property
     def _generate(self) -> Callable[..., jax.Array]:
-        length = self.config.data.target_length
+        eos_id = self.vocabulary.eos_id
+        answer = programs.answer(self.config, self.model.assemble, eos_id)
+        return programs.jit_answer(self.mesh, answer)
 
-        def generate(trainable: Any, frozen: Any, batch: Any, key: jax.Array) -> jax.Array:
-            model = self.model.assemble(trainable, frozen)
-            cache = model.init_cache(batch, length)
-            size = batch["prompt"].shape[0]
-            return decoding.decode(
-                model.step, cache, size, length, self.decoding, key, self.vocabulary.eos_id
-            )
+    @functools.cached_property
+    def _key(self) -> Callable[[jax.Array], jax.Array]:
+        def key(prompt: jax.Array) -> jax.Array:
+            noise = jnp.sum(prompt, dtype=jnp.uint32) & 0x7FFFFFFF
+            return jax.random.fold_in(jax.random.key(self.config.seed), noise)
 
-        return jax.jit(generate)
+        return jax.jit(key, out_shardings=self._whole)
 
-    def generate(self, trainable: Any, batch: Batch) -> np.ndarray:
-        """Batch -> generated ids (b, target_length) int32, with the given experts."""
+    def generate(self, trainable: Any, batch: Batch, *, whole: bool = False) -> np.ndarray:
+        """This host's share of a batch, or all of it -> ids (b, target_length) int32 of its rows,
+        generated with the given experts."""
+        placed = self._placed(batch, whole)
         # Sampling noise hangs on the seed and on the batch's prompts, not on the order of calls.
-        key = jax.random.fold_in(
-            jax.random.key(self.config.seed), int(np.sum(batch["prompt"], dtype=np.int64) % 2**31)
-        )
-        return np.asarray(self._generate(trainable, self.model.frozen, self._placed(batch), key))
+        key = self._key(placed["prompt"])
+        ids = np.asarray(self._generate(trainable, self.model.frozen, placed, key))
+        return ids if whole else ids[sharding.own_rows(self.mesh, len(ids))]
 
     @functools.cached_property
     def _shares(self) -> Callable[..., dict[str, jax.Array]]:
         def shares(trainable: Any, frozen: Any, batch: Any) -> dict[str, jax.Array]:
             return build.routing_shares(self.model.assemble(trainable, frozen), batch)
 
-        return jax.jit(shares)
+        return jax.jit(shares, out_shardings=self._whole)
 
     def shares(self, trainable: Any, batch: Batch) -> dict[str, np.ndarray]:
-        """What the routers of vision and language experts do with a batch (`build`)."""
-        return jax.device_get(self._shares(trainable, self.model.frozen, self._placed(batch)))
+        """What the routers of vision and language experts do with a whole batch (`build`)."""
+        return jax.device_get(self._shares(trainable, self.model.frozen, self._placed(batch, True)))
 
-    def _placed(self, batch: Batch) -> dict[str, jax.Array]:
-        return sharding.put_batch(
-            self.mesh, {name: x for name, x in batch.items() if name not in _ANSWERS}
-        )
+    def _placed(self, batch: Batch, whole: bool) -> dict[str, jax.Array]:
+        read = {name: x for name, x in batch.items() if name not in programs.ANSWERS}
+        return sharding.put_batch(self.mesh, read, whole=whole)
+
+    @property
+    def _whole(self) -> NamedSharding:
+        """What every host reads lies whole on every device."""
+        return NamedSharding(self.mesh, PartitionSpec())
 
 
-def _decoding(config: ml_collections.ConfigDict) -> decoding.Decoding:
-    return decoding.Decoding(**config.decode.to_dict(), seed=config.seed)
+def _download(init: str) -> None:
+    """Fetches a public checkpoint; what lies on this machine is left to those who read it."""
+    for part in init.split("+"):
+        if part.startswith(hub.SCHEME):
+            hub.resolve(part)
 
 
 def _instruction(config: ml_collections.ConfigDict) -> Any:
@@ -229,5 +292,5 @@ def _vocabulary(config: ml_collections.ConfigDict, size: int) -> Any:
 
 def say(text: str) -> None:
     """Tells the user what happens, once for all hosts."""
-    if jax.process_index() == 0:
+    if distributed.is_primary():
         print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)

@@ -6,6 +6,7 @@ optimisations on; the command line, in processes of its own, compiles as users' 
 """
 
 import contextlib
+import json
 import os
 import pathlib
 import subprocess
@@ -21,6 +22,7 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
         + " --xla_force_host_platform_device_count=8 --xla_cpu_use_fusion_emitters=false"
     ).strip()
 
+import filelock
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -102,12 +104,14 @@ class Command:
             out, err = process.communicate(timeout=900)
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
-    def start(self, *arguments: str, stdout: int = subprocess.DEVNULL) -> subprocess.Popen:
-        """Starts and returns at once."""
+    def start(
+        self, *arguments: str, stdout: int = subprocess.DEVNULL, env: dict[str, str] | None = None
+    ) -> subprocess.Popen:
+        """Starts and returns at once; `env` is added to the environment."""
         return subprocess.Popen(
             [sys.executable, "-m", "omni_smola.main", *arguments],
             cwd=ROOT,
-            env=self._env,
+            env=self._env | (env or {}),
             stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
@@ -115,15 +119,29 @@ class Command:
 
 
 @pytest.fixture(scope="session")
-def command(tmp_path_factory) -> Command:
-    return Command(tmp_path_factory.mktemp("suite"), tmp_path_factory.mktemp("compiled"))
+def among_workers(tmp_path_factory) -> pathlib.Path:
+    """A folder that all of pytest-xdist's workers share."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
 
 
 @pytest.fixture(scope="session")
-def trained(command, tmp_path_factory) -> tuple[pathlib.Path, subprocess.CompletedProcess]:
-    """The workdir of a finished MICRO_RUN, and its process."""
-    workdir = tmp_path_factory.mktemp("trained") / "run"
-    return workdir, command(*MICRO_RUN, f"--workdir={workdir}")
+def command(among_workers) -> Command:
+    folders = [among_workers / name for name in ("suite", "compiled")]
+    for folder in folders:
+        folder.mkdir(exist_ok=True)
+    return Command(*folders)
+
+
+@pytest.fixture(scope="session")
+def trained(command, among_workers) -> tuple[pathlib.Path, subprocess.CompletedProcess]:
+    """The workdir of a finished MICRO_RUN, and its process; of one worker, for all of them."""
+    workdir, said = among_workers / "trained", among_workers / "trained.json"
+    with filelock.FileLock(f"{said}.lock"):
+        if not said.exists():
+            done = command(*MICRO_RUN, f"--workdir={workdir}")
+            said.write_text(json.dumps([done.returncode, done.stdout, done.stderr]))
+    return workdir, subprocess.CompletedProcess(MICRO_RUN, *json.loads(said.read_text()))
 
 
 def checkpointed(workdir: pathlib.Path) -> dict[str, dict]:
@@ -209,8 +227,6 @@ BERT_WORDS = "[PAD] [UNK] [CLS] [SEP] how many what is answer in en : ? ##s the"
 @pytest.fixture(scope="session")
 def sentence_folder(tmp_path_factory) -> pathlib.Path:
     """A Hugging Face folder of a tiny BERT with random weights, as MiniLM's is."""
-    import json
-
     import numpy as np
     from safetensors.numpy import save_file
 

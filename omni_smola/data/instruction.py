@@ -6,7 +6,7 @@ is downloaded: the vocabulary is that of a local Hugging Face folder.
 
 import json
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from typing import Any
 
@@ -57,6 +57,14 @@ class InstructionTokenizer:
             tokens[i, : len(ids)] = ids
             mask[i, : len(ids)] = True
         return tokens, mask
+
+
+def fields(
+    tokenizer: InstructionTokenizer, texts: Sequence[str | bytes], rows: int = 0
+) -> dict[str, np.ndarray]:
+    """What a batch has for a sentence encoder; at least `rows` rows, the last of empty texts."""
+    tokens, mask = tokenizer([*texts, *[""] * (rows - len(texts))])
+    return {"instruction": tokens, "instruction_mask": mask}
 
 
 def load(folder: str | PathLike, length: int = LENGTH) -> InstructionTokenizer:

@@ -99,13 +99,23 @@ class JsonlFolder:
       images: where the images are read from.
     """
 
-    def __init__(self, path: str | Path, *, kind: str | None = None, adapter: str | None = None):
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        kind: str | None = None,
+        adapter: str | None = None,
+        on_error: str = "fail",
+    ):
         """Reads and checks every file of the folder.
 
         Args:
           path: the folder.
           kind: the kind of the records; None to take it from the first line.
           adapter: a name in `jsonl_adapters.ADAPTERS`, "none", or None to infer it.
+          on_error: at a bad line, or an image that is missing or damaged, "fail", or "skip": the
+            record keeps its place, so that the order of the others does not hang on it, and says
+            `damaged`.
 
         Raises:
           UserError: a sentence that names file, line and field.
@@ -113,6 +123,7 @@ class JsonlFolder:
         self.path = Path(path)
         self.kind = kind
         self._adapter = adapter
+        self._skip = on_error == "skip"
         if kind is not None and kind not in jsonl_records.FIELDS:
             raise UserError(
                 f"{path}: kind {kind!r} is unknown; the kinds are {list(jsonl_records.FIELDS)}."
@@ -142,8 +153,7 @@ class JsonlFolder:
         with open(file, encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
-                    where = f"{file}, line {number}"
-                    records.extend(self._read_line(_decode(line, where), split, number, where))
+                    records.extend(self._read_or_skip(line, split, number, file))
         if not records:
             raise UserError(f"{file} is empty; give it at least one line or remove it.")
         for record in records:
@@ -156,6 +166,16 @@ class JsonlFolder:
             first_use[record.id] = record.line
         self._check_images(file, records)
         return records
+
+    def _read_or_skip(self, line: str, split: str, number: int, file: Path) -> list[Record]:
+        where = f"{file}, line {number}"
+        try:
+            return self._read_line(_decode(line, where), split, number, where)
+        except UserError as error:
+            if not self._skip:
+                raise
+            name, kind = f"{split}-{number}", self.kind or ""
+            return [Record(kind, name, None, number, damaged=str(error))]
 
     def _read_line(
         self, fields: dict[str, Any], split: str, number: int, where: str
@@ -193,6 +213,8 @@ class JsonlFolder:
             if isinstance(record.image, str):
                 first_line.setdefault(record.image, record.line)
         size_of = None if len(records) > _OPEN_ALL_BELOW else self.images.size
+        if self._skip:  # what is wrong with an image shows when it is read
+            return
         for name, line in first_line.items():
             if not self.images.has(name):
                 raise UserError(
@@ -245,6 +267,8 @@ class JsonlSource(IndexedSource):
         return self.folder.records[split]
 
     def _serialize(self, record: Record) -> bytes:
+        if record.damaged:
+            raise UserError(record.damaged)
         return serialize_record(
             id=record.id,
             image=self.folder.image_bytes(record),

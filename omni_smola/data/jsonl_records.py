@@ -62,6 +62,7 @@ class Record:
     references: tuple[str, ...] = ()
     answer_index: int = -1
     box: tuple[float, ...] | None = None
+    damaged: str = ""  # what is wrong with its line, of a record that only keeps its place
 
 
 def infer_kind(fields: Mapping[str, Any], where: str) -> str:

@@ -4,11 +4,12 @@ import functools
 import threading
 from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from omni_smola.data.builders.official import builder as official
 from omni_smola.data.builders.official import images
-from omni_smola.data.sources import IndexedSource, data_dir
+from omni_smola.data.sources import IndexedSource, data_dir, file_of
 
 
 class OfficialSource(IndexedSource):
@@ -49,14 +50,23 @@ class OfficialSource(IndexedSource):
         return tuple(self._builder.info.splits)
 
     def _records(self, split: str):
+        """Of a split, or of several joined by "+"."""
         if split not in self._opened:
-            if split not in self.splits:
-                raise self.unknown_split(split)
+            for part in split.split("+"):
+                if part not in self.splits:
+                    raise self.unknown_split(part)
             self._opened[split] = self._builder.as_data_source(split).data_source
         return self._opened[split]
 
     def num_input_examples(self, split: str) -> int:
         return len(self._records(split))
+
+    def first(self, split: str, count: int) -> np.ndarray:
+        """As the base class; of splits joined by "+" the first of each, in turn."""
+        sizes = [self.num_input_examples(part) for part in split.split("+")]
+        # Place in its part, then which part: the order in which examples are taken.
+        places = np.concatenate([np.arange(size) for size in sizes])
+        return np.sort(np.argsort(places, kind="stable")[:count])
 
     def read(self, split: str, indices: Sequence[int]) -> list[bytes]:
         records = self._records(split)
@@ -76,9 +86,13 @@ class OfficialSource(IndexedSource):
         return [example.SerializeToString(deterministic=True) for example in found]
 
     def where(self, split: str, index: int) -> str:
-        record = tf.train.Example.FromString(self._records(split).__getitems__([index])[0])
+        file = file_of(self._records(split), index)
+        try:
+            record = tf.train.Example.FromString(self._records(split).__getitems__([index])[0])
+        except Exception:  # whatever a damaged file makes of it
+            return f"record {index} of split '{split}' of {self.name} ({file})"
         name = record.features.feature["id"].bytes_list.value[0].decode()
-        return f"example '{name}' (record {index} of split '{split}') of {self.name}"
+        return f"example '{name}' (record {index} of split '{split}') of {self.name} ({file})"
 
 
 def _integer(example: tf.train.Example, name: str) -> int:

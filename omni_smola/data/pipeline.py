@@ -7,18 +7,20 @@ has to be saved to resume it, and it is the same on any number of hosts.
 import itertools
 import os
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import seqio
 import tensorflow as tf
 
+from omni_smola.data import damage as damages
 from omni_smola.data import tasks as task_table
+from omni_smola.data.damage import Damage
 from omni_smola.data.features import Converter
-from omni_smola.data.instruction import InstructionTokenizer
+from omni_smola.data.instruction import InstructionTokenizer, fields
 from omni_smola.data.schedule import Schedule
-from omni_smola.data.sources import mapped, parse_record
+from omni_smola.data.sources import IndexedSource, checked, mapped, parse_record
 from omni_smola.errors import UserError
 from omni_smola.views import View
 
@@ -31,6 +33,7 @@ _EVAL_EXTRAS = {
     "prompt_text": _Spec(tf.string, rank=0),
     "references": _Spec(tf.string, rank=1),
     "groups": _Spec(tf.string, rank=0),
+    "question": _Spec(tf.string, rank=0),
 }
 
 
@@ -48,6 +51,7 @@ def train_batches(
     host_count: int = 1,
     views: Mapping[str, View] | None = None,
     instruction: InstructionTokenizer | None = None,
+    damage: Damage | None = None,
 ) -> Iterator[Batch]:
     """The endless stream of this host's training batches, from step `start_step` on.
 
@@ -63,6 +67,8 @@ def train_batches(
       views: name -> how a vision encoder sees the image; each adds its fields, see `views`.
       instruction: of the encoder that embeds prompts for routers; it adds instruction (b, n) int32
         and instruction_mask (b, n) bool, the prompt's text in its own tokens.
+      damage: where damaged examples are counted, whose rows then have no image and no target; None
+        for an error at the first.
 
     Yields:
       With b = batch_size / host_count, p = prompt_length, t = target_length, r = resolution:
@@ -71,34 +77,25 @@ def train_batches(
 
     Raises:
       UserError: an argument out of range, an unknown task or split, a rate too small; while
-        iterating, an image that does not decode, by its name.
+        iterating, a damaged example, by its name.
     """
     _check_sizes(batch_size, prompt_length, target_length, resolution)
     if start_step < 0:
         raise UserError(f"start_step is {start_step}; it must be 0 or more.")
-    if host_count < 1 or batch_size % host_count or not 0 <= host_index < host_count:
-        raise UserError(
-            f"Host {host_index} of {host_count} cannot share a batch of {batch_size}; the batch "
-            "must be a multiple of the hosts, and hosts count from 0."
-        )
-    stream = _Stream(rates, seed, split, batch_size, host_index, host_count)
+    _check_share(batch_size, host_index, host_count)
+    skip = damage is not None
+    stream = _Stream(rates, seed, split, batch_size, host_index, host_count, skip)
     lengths = {"prompt": prompt_length, "target": target_length, "image": 1}
     extras = {"task": _Spec(tf.int32, rank=0)}
     if instruction is not None:
         extras["prompt_text"] = _Spec(tf.string, rank=0)
-    converter = Converter(resolution, extras, _CORES, views)
+    converter = Converter(resolution, extras, _CORES, views, skip)
     dataset = converter(stream.mixed(start_step, lengths), lengths | dict.fromkeys(extras, 1))
     dataset = dataset.batch(batch_size // host_count, drop_remainder=True).prefetch(2)
-    batches = _explained(_Reader(dataset), stream, start_step)
+    batches = _explained(_Reader(dataset), stream, start_step, damage)
     if instruction is None:
         return batches
-    return (batch | _instructed(batch.pop("prompt_text"), instruction) for batch in batches)
-
-
-def _instructed(texts: np.ndarray, instruction: InstructionTokenizer) -> Batch:
-    """The prompts (b,) as bytes -> the fields of a batch that a sentence encoder reads."""
-    tokens, mask = instruction(texts)
-    return {"instruction": tokens, "instruction_mask": mask}
+    return (batch | fields(instruction, batch.pop("prompt_text")) for batch in batches)
 
 
 class _Stream:
@@ -112,6 +109,7 @@ class _Stream:
         batch_size: int,
         host_index: int,
         host_count: int,
+        skip: bool,
     ):
         self.tasks = [task_table.get(name) for name in rates]
         self.splits = [task.row.split(split) for task in self.tasks]
@@ -120,6 +118,7 @@ class _Stream:
             for task, own in zip(self.tasks, self.splits, strict=True)
         ]
         self.schedule = Schedule(seed, rates, sizes)
+        self._skip = skip
         self._batch_size = batch_size
         self._rows = batch_size // host_count
         self._first_row = host_index * self._rows
@@ -128,6 +127,14 @@ class _Stream:
         """The tasks and draws of this host's rows of a step: two (rows,) int64."""
         start = step * self._batch_size + self._first_row
         return self.schedule.draws(start, start + self._rows)
+
+    def sources(self, step: int) -> list[tuple[IndexedSource, str, int]]:
+        """Source, split and index of this host's rows of a step."""
+        rows = []
+        for task, draw in zip(*self.draws(step), strict=True):
+            index = self.schedule.examples(task, draw[np.newaxis])[0]
+            rows.append((self.tasks[task].source, self.splits[task], int(index)))
+        return rows
 
     def mixed(self, start_step: int, lengths: Mapping[str, int]) -> tf.data.Dataset:
         """The task features of this host's examples in order, with their `task`."""
@@ -154,9 +161,8 @@ class _Stream:
         def read(step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             tasks, draws = self.draws(step)
             draws = draws[tasks == index]
-            records = task.source.read(
-                self.splits[index], self.schedule.examples(index, draws).tolist()
-            )
+            indices = self.schedule.examples(index, draws).tolist()
+            records = task.source.read_each(self.splits[index], indices, self._skip)
             return np.array(records, object), self.schedule.example_seeds(index, draws)
 
         def read_step(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -164,7 +170,7 @@ class _Stream:
             return tf.ensure_shape(records, (None,)), tf.ensure_shape(seeds, (None, 2))
 
         def parse(record: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
-            return parse_record(record) | {"_seed": seed}
+            return checked(parse_record(record), self._skip) | {"_seed": seed}
 
         records = mapped(mapped(steps, read_step).unbatch(), parse)
         return task.preprocess_postcache(task.preprocess_precache(records), lengths)
@@ -180,8 +186,11 @@ def eval_batches(
     resolution: int,
     limit: int | None = None,
     task_index: int = 0,
+    host_index: int = 0,
+    host_count: int = 1,
     views: Mapping[str, View] | None = None,
     instruction: InstructionTokenizer | None = None,
+    damage: Damage | None = None,
 ) -> Iterator[tuple[Batch, list[dict[str, Any]]]]:
     """One pass over a split of a task, in order.
 
@@ -192,101 +201,114 @@ def eval_batches(
         `train_batches`.
       limit: only the first so many examples.
       task_index: the value of `task` in the batches.
+      host_index, host_count: as in `train_batches`: this host's rows of every batch. All hosts get
+        equally many batches, the last of which may be empty on some.
+      damage: where damaged examples are counted, which are then left out; None for an error.
 
     Yields:
       (batch, examples). The batch is that of `train_batches` plus example_mask (b,) bool, False
       for the rows that only fill up the last batch; every batch has b rows. `examples` has one
-      dict for every row that counts: id str, prompt str, references list[str], groups str.
+      dict for every row that counts: id str, prompt str, references list[str], groups str, question
+      str.
 
     Raises:
       UserError: as `train_batches`.
     """
     _check_sizes(batch_size, prompt_length, target_length, resolution)
+    _check_share(batch_size, host_index, host_count)
     if limit is not None and limit < 1:
         raise UserError(f"limit is {limit}; it must be 1 or more, or None for all examples.")
     task = task_table.get(task_name)
     split = task.row.split(split)
     size = task.source.num_input_examples(split)
     count = size if limit is None else min(limit, size)
+    rows = batch_size // host_count
+    indices = task.source.first(split, count)
+    first = host_index * rows
+    own = [indices[i + first :][:rows] for i in range(0, count, batch_size)]
     lengths = {"prompt": prompt_length, "target": target_length, "image": 1}
-    dataset = task.source.dataset_at(split, np.arange(count))
+    # A host that has no example at all reads one, to know what a batch looks like.
+    read = np.concatenate(own) if any(map(len, own)) else indices[:1]
+    skip = damage is not None
+    dataset = task.source.dataset_at(split, read, skip=skip)
     dataset = task.preprocess_postcache(task.preprocess_precache(dataset), lengths)
-    converter = Converter(resolution, _EVAL_EXTRAS, _CORES, views)
+    converter = Converter(resolution, _EVAL_EXTRAS, _CORES, views, skip)
     dataset = converter(dataset, lengths | dict.fromkeys(_EVAL_EXTRAS, 1))
-    rows = _Reader(dataset.prefetch(batch_size))
-    batches = _batched(rows, task, split, batch_size, task_index)
+    reader = _Reader(dataset.prefetch(rows))
+    batches = _batched(reader, task, split, own, rows, task_index, damage)
     if instruction is None:
         return batches
     return (
-        (batch | _prompted(batch, examples, instruction), examples) for batch, examples in batches
+        (batch | fields(instruction, [e["prompt"] for e in examples], rows), examples)
+        for batch, examples in batches
     )
 
 
-def _prompted(
-    batch: Batch, examples: list[dict[str, Any]], instruction: InstructionTokenizer
-) -> Batch:
-    fill = len(batch["example_mask"]) - len(examples)
-    return _instructed([example["prompt"] for example in examples] + [""] * fill, instruction)
-
-
 def _batched(
-    rows: Iterator[dict[str, Any]], task: task_table.Task, split: str, batch_size: int, index: int
+    rows: Iterator[dict[str, Any]],
+    task: task_table.Task,
+    split: str,
+    own: Sequence[np.ndarray],
+    size: int,
+    task_index: int,
+    damage: Damage | None,
 ) -> Iterator[tuple[Batch, list[dict[str, Any]]]]:
-    for start in itertools.count(step=batch_size):
+    """Batches of `size` rows; own: the indices of the examples of each."""
+    like: dict[str, Any] = {}
+    for indices in own:
         try:
-            chunk = list(itertools.islice(rows, batch_size))
+            chunk = list(itertools.islice(rows, len(indices)))
+            like = chunk[0] if chunk else like or next(rows)
         except tf.errors.OpError as error:
-            stop = min(start + batch_size, task.source.num_input_examples(split))
-            for i in range(start, stop):
-                _check_record(task, split, i)
-            raise error
-        if not chunk:
-            return
+            _blame(error, [(task.source, split, int(i)) for i in indices])
+            raise
+        if damage is not None:
+            bad = [row.pop("damaged") for row in chunk]
+            left = zip(indices, bad, strict=True)
+            damage.note(len(chunk), [(task.source, split, int(i)) for i, b in left if b])
+            chunk = [row for row, b in zip(chunk, bad, strict=True) if not b]
         examples = [
             {
-                "id": row.pop("id").decode(),
-                "prompt": row.pop("prompt_text").decode(),
-                "references": [reference.decode() for reference in row.pop("references")],
-                "groups": row.pop("groups").decode(),
+                "id": row["id"].decode(),
+                "prompt": row["prompt_text"].decode(),
+                "references": [reference.decode() for reference in row["references"]],
+                "groups": row["groups"].decode(),
+                "question": row["question"].decode(),
             }
             for row in chunk
         ]
-        batch = {key: np.stack([row[key] for row in chunk]) for key in chunk[0]}
-        fill = batch_size - len(chunk)
-        batch = {
-            key: np.pad(value, [(0, fill)] + [(0, 0)] * (value.ndim - 1))
-            for key, value in batch.items()
-        }
-        batch["task"] = np.full(batch_size, index, np.int32)
-        batch["example_mask"] = np.arange(batch_size) < len(chunk)
+        batch = {}
+        for key in (key for key in like if key not in _EVAL_EXTRAS and key != "damaged"):
+            batch[key] = np.zeros((size, *like[key].shape), like[key].dtype)
+            for i, row in enumerate(chunk):
+                batch[key][i] = row[key]
+        batch["task"] = np.full(size, task_index, np.int32)
+        batch["example_mask"] = np.arange(size) < len(chunk)
         yield batch, examples
 
 
-def _explained(batches: Iterator[Batch], stream: _Stream, start: int) -> Iterator[Batch]:
+def _explained(
+    batches: Iterator[Batch], stream: _Stream, start: int, damage: Damage | None
+) -> Iterator[Batch]:
     """The same batches; an error of TensorFlow becomes a sentence about the example at fault."""
     for step in itertools.count(start):
         try:
             batch = next(batches)
         except tf.errors.OpError as error:
-            tasks, draws = stream.draws(step)
-            for task, draw in zip(tasks, draws, strict=True):
-                index = stream.schedule.examples(task, draw[np.newaxis])[0]
-                _check_record(stream.tasks[task], stream.splits[task], int(index))
-            raise error
+            _blame(error, stream.sources(step))
+            raise
+        if damage is not None:
+            rows = zip(stream.sources(step), batch.pop("damaged"), strict=True)
+            damage.note(len(batch["target"]), [where for where, bad in rows if bad])
         yield batch
 
 
-def _check_record(task: task_table.Task, split: str, index: int) -> None:
-    """Raises UserError if the record cannot be read or its image not decoded."""
-    record = parse_record(task.source.read(split, [index])[0])
-    for encoded in record["image"]:
-        try:
-            tf.io.decode_image(encoded, channels=3, expand_animations=False)
-        except tf.errors.InvalidArgumentError as error:
-            raise UserError(
-                f"The image of {task.source.where(split, index)} does not decode; replace it or "
-                f"remove the example from task '{task.name}'."
-            ) from error
+def _blame(error: Exception, rows: list[tuple[IndexedSource, str, int]]) -> None:
+    """Raises UserError about the first row that is damaged, if one is."""
+    for row in rows:
+        what = damages.why(*row)
+        if what:
+            raise damages.error(*row, what) from error
 
 
 def _check_sizes(batch_size: int, prompt_length: int, target_length: int, resolution: int) -> None:
@@ -299,6 +321,14 @@ def _check_sizes(batch_size: int, prompt_length: int, target_length: int, resolu
     for name, size in sizes.items():
         if size < 1:
             raise UserError(f"{name} is {size}; it must be 1 or more.")
+
+
+def _check_share(batch_size: int, host_index: int, host_count: int) -> None:
+    if host_count < 1 or batch_size % host_count or not 0 <= host_index < host_count:
+        raise UserError(
+            f"Host {host_index} of {host_count} cannot share a batch of {batch_size}; the batch "
+            "must be a multiple of the hosts, and hosts count from 0."
+        )
 
 
 class _Reader(Iterator[dict[str, Any]]):

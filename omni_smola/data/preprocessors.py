@@ -165,7 +165,7 @@ def preprocessor(kind: str, style: str = "pali", ocr: int = 0) -> Callable[..., 
 
       id () string, image (n,) string, prompt (p,) int32, target (t,) int32, prompt_text () string,
       references (r,) string: what the task's metric compares a prediction with,
-      groups () string: names of groups that are scored apart.
+      groups () string: names of groups that are scored apart, question () string as it is stored.
 
     Token ids end with EOS, also where `sequence_length` cuts them. One map for all of it: a map of
     tf.data has a price per element, and a buffer.
@@ -185,6 +185,7 @@ def preprocessor(kind: str, style: str = "pali", ocr: int = 0) -> Callable[..., 
             "prompt_text": texts["prompt"],
             "references": texts["references"],
             "groups": record["groups"],
+            "question": record["question"],
         }
 
     def preprocess(

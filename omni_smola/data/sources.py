@@ -21,10 +21,12 @@ of examples at any step without having saved anything but the step.
 
 import abc
 import functools
+import itertools
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import seqio
@@ -33,6 +35,7 @@ import tensorflow as tf
 from omni_smola.errors import UserError
 
 _READ_AT_ONCE = 64
+_SHARD = 4096  # examples
 
 _RECORD_SPEC = {
     "id": tf.io.FixedLenFeature((), tf.string),
@@ -104,6 +107,46 @@ def serialize_record(
     return example.SerializeToString(deterministic=True)
 
 
+# What stands in for a record that cannot be read: every kind of task can make a prompt of it, and
+# its image, of no bytes, does not decode.
+PLACEHOLDER = serialize_record(
+    id="",
+    image=b"",
+    choices=("", ""),
+    references=("",),
+    answer_index=0,
+    box=(0.0, 0.0, 1.0, 1.0),
+)
+
+
+def box_lies_inside(box: tf.Tensor) -> tf.Tensor:
+    """() bool of x1, y1, x2, y2 as fractions; all -1 where there is no box."""
+    x1, y1, x2, y2 = tf.unstack(box)
+    inside = (x1 >= 0) & (y1 >= 0) & (x1 <= x2) & (y1 <= y2) & (x2 <= 1) & (y2 <= 1)
+    return inside | tf.reduce_all(box == -1)
+
+
+def checked(record: dict[str, tf.Tensor], skip: bool) -> dict[str, tf.Tensor]:
+    """The record; one whose box is out of range raises InvalidArgumentError, or with `skip` gets an
+    image that does not decode."""
+    inside = box_lies_inside(record["box"])
+    if skip:
+        image = tf.cond(inside, lambda: record["image"], lambda: tf.constant([b""]))
+        return record | {"image": image}
+    with tf.control_dependencies([tf.debugging.Assert(inside, [record["box"]])]):
+        return record | {"box": tf.identity(record["box"])}
+
+
+def file_of(records: Any, index: int) -> str:
+    """The file that holds record `index` of an array_record data source."""
+    ends = itertools.accumulate(part.num_records for part in records._read_instructions)
+    return next(
+        str(part.filename)
+        for part, end in zip(records._read_instructions, ends, strict=True)
+        if index < end
+    )
+
+
 class IndexedSource(seqio.DataSource, abc.ABC):
     """A SeqIO data source with random access.
 
@@ -122,17 +165,39 @@ class IndexedSource(seqio.DataSource, abc.ABC):
     def read(self, split: str, indices: Sequence[int]) -> list[bytes]:
         """The serialised common records at `indices`; may be called from several threads."""
 
+    def first(self, split: str, count: int) -> np.ndarray:
+        """Where the examples of an evaluation lie that is limited to so many: (count,) int64."""
+        return np.arange(min(count, self.num_input_examples(split)))
+
+    def read_each(self, split: str, indices: Sequence[int], skip: bool) -> list[bytes]:
+        """As `read`; with `skip`, PLACEHOLDER for records that cannot be read."""
+        try:
+            return self.read(split, indices)
+        except Exception:
+            if not skip:
+                raise
+        records = []
+        for index in indices:
+            try:
+                records += self.read(split, [index])
+            except Exception:  # whatever a reader of files raises of damage
+                records.append(PLACEHOLDER)
+        return records
+
     def where(self, split: str, index: int) -> str:
         """Says in words where record `index` comes from, for error messages."""
         return f"record {index} of split '{split}' of {self.name}"
 
-    def dataset_at(self, split: str, indices: np.ndarray, seed: int = 0) -> tf.data.Dataset:
+    def dataset_at(
+        self, split: str, indices: np.ndarray, seed: int = 0, skip: bool = False
+    ) -> tf.data.Dataset:
         """The common records at `indices`, in that order, each with its `_seed`.
 
         Args:
           split: the split to read.
           indices: (n,) integers.
           seed: first half of every `_seed`; the second half is the index of the record.
+          skip: as in `read_each` and `checked`.
 
         Returns:
           A dataset of n elements.
@@ -140,7 +205,7 @@ class IndexedSource(seqio.DataSource, abc.ABC):
         indices = np.asarray(indices, np.int64)
 
         def read(block: np.ndarray) -> np.ndarray:
-            return np.array(self.read(split, block.tolist()), object)
+            return np.array(self.read_each(split, block.tolist(), skip), object)
 
         def read_block(block: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             serialized = tf.numpy_function(read, [block], tf.string)
@@ -148,7 +213,7 @@ class IndexedSource(seqio.DataSource, abc.ABC):
 
         def parse(serialized: tf.Tensor, index: tf.Tensor) -> dict[str, tf.Tensor]:
             seeds = tf.stack([np.int32(seed), tf.cast(index, tf.int32)])
-            return parse_record(serialized) | {"_seed": seeds}
+            return checked(parse_record(serialized), skip) | {"_seed": seeds}
 
         blocks = tf.data.Dataset.from_tensor_slices(indices).batch(_READ_AT_ONCE)
         return mapped(mapped(blocks, read_block).unbatch(), parse)
@@ -180,7 +245,9 @@ class IndexedSource(seqio.DataSource, abc.ABC):
         return True
 
     def list_shards(self, split: str) -> Sequence[str]:
-        return [f"{self.name}:{split}"]
+        """What Apache Beam shares out among its workers when `seqio_cache_tasks` runs."""
+        count = -(-self.num_input_examples(split) // _SHARD) or 1
+        return [f"{self.name}:{split}:{i}" for i in range(count)]
 
     def unknown_split(self, split: str) -> UserError:
         """The error for a split that is not there."""
@@ -208,6 +275,9 @@ class TfdsSource(IndexedSource):
         from omni_smola.data.builders.mini_suite import mini_suite
 
         return mini_suite.prepare(self.config, data_dir(self.data_dir))
+
+    def where(self, split: str, index: int) -> str:
+        return f"{super().where(split, index)} ({file_of(self._records(split), index)})"
 
     def _records(self, split: str):
         if split not in self._opened:

@@ -17,7 +17,7 @@ class TaskRow:
       metric: a key of `omni_smola.metrics.METRICS`.
       group: the family that the task is counted to in reports.
       splits: name of a split in configs -> the dataset's own, where that differs: the split that
-        papers report in place of a hidden test split.
+        papers report in place of a hidden test split, or several joined by "+".
       held_out: whether the task is for evaluation only.
       submission: a key of `evaluation.submissions.FORMATS`, or "".
       mome: the group of MoME's suite that the task is in: general, rec, reg, document, or "".
@@ -68,11 +68,18 @@ def _questions(name: str, metric: str, family: str = "vqa", **more: Any) -> Task
     return TaskRow(name, name, "question", metric, family, **more)
 
 
-def _referring(name: str, test: str, validation: str) -> tuple[TaskRow, ...]:
-    splits = {"test": test, "validation": validation}
+def _referring(name: str, test: str) -> tuple[TaskRow, ...]:
+    splits = {"test": test}
     return (
         TaskRow(
-            f"{name}_rec", f"{name}/comprehension", "box", "iou", "grounding", splits, mome="rec"
+            f"{name}_rec",
+            f"{name}/comprehension",
+            "box",
+            "iou",
+            "grounding",
+            splits,
+            submission="refer_boxes",
+            mome="rec",
         ),
         TaskRow(
             f"{name}_reg",
@@ -81,13 +88,14 @@ def _referring(name: str, test: str, validation: str) -> tuple[TaskRow, ...]:
             "cider",
             "referring",
             splits,
+            submission="refer",
             mome="reg",
         ),
     )
 
 
 SUITE = (
-    _captions("coco_captions", mome="general"),
+    _captions("coco_captions", submission="caption", mome="general"),
     _captions("flickr30k", mome="general"),
     _captions("nocaps", splits=_VALIDATION, held_out=True, submission="caption", mome="general"),
     _captions("textcaps", splits=_VALIDATION, submission="textcaps", mome="document"),
@@ -143,11 +151,19 @@ SUITE = (
         mome="document",
     ),
     _questions("chartqa", "relaxed_accuracy", "chart", mome="document"),
-    TaskRow("tabfact", "tabfact", "statement", "yes_no_accuracy", "document", mome="document"),
-    _questions("wikitablequestions", "wtq", "document", mome="document"),
-    _questions("deepform", "due_f1", "document", mome="document"),
+    TaskRow(
+        "tabfact",
+        "tabfact",
+        "statement",
+        "yes_no_accuracy",
+        "document",
+        submission="due_verdict",
+        mome="document",
+    ),
+    _questions("wikitablequestions", "wtq", "document", submission="due", mome="document"),
+    _questions("deepform", "due_f1", "document", submission="due_fields", mome="document"),
     _questions("visualmrc", "cider", "document", mome="document"),
-    *_referring("refcoco", "testA", "validation"),
-    *_referring("refcoco_plus", "testA", "validation"),
-    *_referring("refcocog", "test", "validation"),
+    *_referring("refcoco", "testA+testB"),
+    *_referring("refcoco_plus", "testA+testB"),
+    *_referring("refcocog", "test"),
 )

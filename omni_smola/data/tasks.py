@@ -53,7 +53,11 @@ class Task(seqio.Task):
             row.name,
             source=source,
             output_features={"prompt": tokens, "target": tokens, "image": image},
-            preprocessors=[preprocessor(row.kind, prompts, ocr)],
+            # What is cached are the source's records, so that prompts and lengths stay free.
+            preprocessors=[
+                seqio.CacheDatasetPlaceholder(),
+                preprocessor(row.kind, prompts, ocr),
+            ],
             postprocess_fn=_postprocess,
             metric_fns=[_seqio_metric(row.metric)],
             shuffle_buffer_size=None,
@@ -84,7 +88,7 @@ def register(
         on first use, a public dataset too where `manual_dir` has its files.
       vocabulary: of prompts and targets; None for the mini suite's own.
       manual_dir: the folder of official downloads.
-      on_error: "fail" at a bad record of an official file, or "skip" it and count.
+      on_error: "fail" at a bad record of an official file or a folder, or "skip" it and count.
       prompts, ocr: see `preprocessors.texts_of`.
 
     Returns:
@@ -108,7 +112,7 @@ def register(
                 f"The name '{name}' of a data source is a task's already; choose another."
             )
         options = {"path": options} if isinstance(options, str) else dict(options)
-        tasks.extend(_folder_tasks(name, options, how))
+        tasks.extend(_folder_tasks(name, options, how, on_error))
     for task in tasks:
         seqio.TaskRegistry.remove(task.name)
         seqio.TaskRegistry.add_provider(task.name, task)
@@ -131,7 +135,9 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
     return f"The {what} '{name}' is unknown.{hint} Known: {', '.join(known) or 'none'}."
 
 
-def _folder_tasks(name: str, options: dict[str, Any], how: Mapping[str, Any]) -> list[Task]:
+def _folder_tasks(
+    name: str, options: dict[str, Any], how: Mapping[str, Any], on_error: str
+) -> list[Task]:
     for option in options:
         if option not in _SOURCE_OPTIONS:
             known = ", ".join(_SOURCE_OPTIONS)
@@ -141,7 +147,10 @@ def _folder_tasks(name: str, options: dict[str, Any], how: Mapping[str, Any]) ->
     kind = options.get("kind")
     as_text = kind == "choice_text"
     folder = JsonlFolder(
-        options["path"], kind="choice" if as_text else kind, adapter=options.get("adapter")
+        options["path"],
+        kind="choice" if as_text else kind,
+        adapter=options.get("adapter"),
+        on_error=on_error,
     )
     kind = "choice_text" if as_text else folder.kind
     metric = options.get("metric", _default_metric(kind, folder))
@@ -158,7 +167,8 @@ def _folder_tasks(name: str, options: dict[str, Any], how: Mapping[str, Any]) ->
 
 def _default_metric(kind: str, folder: JsonlFolder) -> str:
     records = (record for split in folder.records.values() for record in split)
-    if kind == "question" and all(len(record.references) == 10 for record in records):
+    whole = [record for record in records if not record.damaged]
+    if kind == "question" and all(len(record.references) == 10 for record in whole):
         return "vqa_accuracy"
     return _DEFAULT_METRIC[kind]
 

@@ -21,14 +21,17 @@ from omni_smola.errors import UserError
 from omni_smola.evaluation import submissions
 
 Batch = Mapping[str, np.ndarray]
-Example = Mapping[str, Any]  # id, prompt, references, and groups where there are such
+# id, prompt, references; groups and question where there are such.
+Example = Mapping[str, Any]
 Batches = Iterable[tuple[Batch, Sequence[Example]]]
 Generate = Callable[[Batch], np.ndarray]
 Detokenize = Callable[[Sequence[int]], str]
+# The records of every batch on this host -> those of all hosts, in the order of the examples.
+Gather = Callable[[list[list[dict[str, Any]]]], list[dict[str, Any]]]
 Metric = Callable[[Sequence[str], Sequence[Sequence[str]]], Mapping[str, float]]
 
 # These weigh an example by the whole set, so that one example has no score of its own.
-CORPUS_METRICS = frozenset({"cider", "cider_tokens", "bleu4", "due_f1"})
+CORPUS_METRICS = frozenset({"cider", "cider_tokens", "bleu4", "meteor", "due_f1"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +58,8 @@ class Result:
         of each group of examples (`metrics.groups`). Empty where no example has references, as in
         the test splits of official servers.
       predictions: one dict per example, {id, prompt, prediction, references} and, unless the
-        metric is one of `CORPUS_METRICS`, the example's own score.
+        metric is one of `CORPUS_METRICS`, the example's own score; the question where the
+        submission wants it back.
       seconds: for batches and generation, metric left out.
     """
 
@@ -78,6 +82,7 @@ def evaluate_task(
     metrics: Mapping[str, Metric] | None = None,
     eos_id: int = 1,
     progress: Callable[[int, float], None] | None = None,
+    gather: Gather | None = None,
 ) -> Result:
     """Evaluates one task.
 
@@ -88,24 +93,33 @@ def evaluate_task(
       detokenize: ids without EOS and padding -> text.
       metrics: by name; None for `omni_smola.metrics.METRICS`.
       progress: told the number of examples and the seconds so far, after every batch.
+      gather: where each of many hosts evaluates its share: called once, on all of them, so that all
+        have all predictions and scores.
 
     Raises:
       UserError: an unknown metric, or a task without examples.
       ValueError: generated ids or examples that do not match the batch.
     """
     metric = _metric(task, metrics)
-    predictions: list[dict[str, Any]] = []
+    asks = submissions.needs_question(getattr(task, "submission", ""))
+    told: list[list[dict[str, Any]]] = []
+    count = 0
     start = time.perf_counter()
     for batch, examples in batches:
         texts = _texts(task, batch, examples, generate(batch), detokenize, eos_id)
+        told.append([])
         for example, text in zip(examples, texts, strict=True):
             record = {"id": example["id"], "prompt": example["prompt"], "prediction": text}
             record["references"] = list(example["references"])
             if example.get("groups"):
                 record["groups"] = example["groups"]
-            predictions.append(record)
+            if asks:
+                record["question"] = example["question"]
+            told[-1].append(record)
+        count += len(examples)
         if progress is not None:
-            progress(len(predictions), time.perf_counter() - start)
+            progress(count, time.perf_counter() - start)
+    predictions = gather(told) if gather else [record for group in told for record in group]
     seconds = time.perf_counter() - start
     if not predictions:
         raise UserError(
@@ -186,6 +200,7 @@ class Evaluator:
       memory: bytes of batches to keep between runs; a task that does not fit is read again.
       primary: whether this process writes files and progress: one of many does.
       stream: where progress goes; None for the standard error output.
+      gather: see `evaluate_task`.
 
     Attributes:
       results: of the last run, by task.
@@ -204,6 +219,7 @@ class Evaluator:
         memory: int = 1 << 30,
         primary: bool = True,
         stream: TextIO | None = None,
+        gather: Gather | None = None,
     ) -> None:
         names = [task.name for task in tasks]
         if not names or len(set(names)) < len(names):
@@ -214,6 +230,7 @@ class Evaluator:
         self.results: dict[str, Result] = {}
         self._read, self._detokenize, self._metrics = batches, detokenize, metrics
         self._eos_id, self._primary, self._stream = eos_id, primary, stream
+        self._gather = gather
         self._kept: dict[str, list] = {}
         self._memory = memory  # what is left of it
         self._where: dict[str, Any] = {}
@@ -237,10 +254,8 @@ class Evaluator:
                 f"{label} {step}: task {number} of {len(self.tasks)}, {task.name}",
                 (self._stream or sys.stderr) if self._primary else None,
             )
-            batches = self._batches(task.name)
-            result = evaluate_task(
-                task, batches, generate, self._detokenize, self._metrics, self._eos_id, line.update
-            )
+            how = (self._detokenize, self._metrics, self._eos_id, line.update, self._gather)
+            result = evaluate_task(task, self._batches(task.name), generate, *how)
             line.finish(result)
             if self._primary:
                 write_predictions(folder / f"{task.name}.jsonl", result.predictions)
@@ -253,7 +268,8 @@ class Evaluator:
         name = getattr(result.task, "submission", "")
         if name:
             text = submissions.text(name, result.predictions)
-            _write(folder / f"{result.task.name}.submission.json", text)
+            suffix = submissions.FORMATS[name].suffix
+            _write(folder / f"{result.task.name}.submission{suffix}", text)
 
     def write_scores(self, path: str | os.PathLike) -> None:
         """Writes the scores of the last run as JSON, as `report.load` reads them."""

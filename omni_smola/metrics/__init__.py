@@ -10,6 +10,7 @@ from omni_smola.metrics.due_f1 import due_f1
 from omni_smola.metrics.exact_match import exact_match
 from omni_smola.metrics.gqa import gqa_accuracy, gqa_accuracy_lavis
 from omni_smola.metrics.iou import iou
+from omni_smola.metrics.meteor import meteor
 from omni_smola.metrics.relaxed_accuracy import relaxed_accuracy
 from omni_smola.metrics.rouge import rouge_l
 from omni_smola.metrics.tallyqa import tallyqa_accuracy
@@ -17,6 +18,7 @@ from omni_smola.metrics.vqa_accuracy import (
     direct_answer_accuracy,
     vqa_accuracy,
     vqa_accuracy_evalai,
+    vqa_accuracy_lavis,
 )
 from omni_smola.metrics.wtq import wtq
 from omni_smola.metrics.yes_no import yes_no_accuracy
@@ -28,8 +30,10 @@ METRICS: dict[str, Metric] = {
     "cider_tokens": cider_tokens,
     "bleu4": bleu4,
     "rouge_l": rouge_l,
+    "meteor": meteor,
     "vqa_accuracy": vqa_accuracy,
     "vqa_accuracy_evalai": vqa_accuracy_evalai,
+    "vqa_accuracy_lavis": vqa_accuracy_lavis,
     "direct_answer_accuracy": direct_answer_accuracy,
     "gqa_accuracy": gqa_accuracy,
     "gqa_accuracy_lavis": gqa_accuracy_lavis,

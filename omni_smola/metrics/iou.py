@@ -9,17 +9,22 @@ from omni_smola.metrics.inputs import check_inputs, mean_percent
 THRESHOLD = 0.5
 Box = tuple[float, float, float, float]
 
-_NUMBER = r"([-+]?(?:\d+\.?\d*|\.\d+))"
-_BOX = re.compile(r"\s*,\s*".join([_NUMBER] * 4))
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)"
+# Numbers with commas between, and none of them half of a longer one.
+_NUMBERS = re.compile(rf"(?<![\w.+-]){_NUMBER}(?:\s*,\s*{_NUMBER})*(?![\w.]*\w)")
 
 
 def parse_box(text: str) -> Box | None:
-    """Reads "[x1,y1,x2,y2]", or None where `text` holds no four numbers with commas between.
+    """Reads "[x1,y1,x2,y2]", or None where `text` holds no box.
 
-    Spaces, missing brackets and text around the box do no harm; the first box counts.
+    A box is four numbers with commas between, no more and no fewer. Spaces, missing brackets and
+    text around it do no harm; the first box counts.
     """
-    match = _BOX.search(text)
-    return tuple(map(float, match.groups())) if match else None
+    for match in _NUMBERS.finditer(text):
+        numbers = match[0].split(",")
+        if len(numbers) == 4:
+            return tuple(map(float, numbers))
+    return None
 
 
 def box_iou(a: Box, b: Box) -> float:

@@ -39,7 +39,7 @@ def relaxed_accuracy(
 def _correct(prediction: str, reference: str) -> bool:
     value, target = _number(prediction), _number(reference)
     if value is not None and target:
-        return abs(value - target) <= TOLERANCE * abs(target)
+        return abs(value - target) / abs(target) <= TOLERANCE
     return normalize(prediction) == normalize(reference)
 
 

@@ -105,6 +105,33 @@ def vqa_accuracy_evalai(
     return {"vqa_accuracy_evalai": mean_percent(scores)}
 
 
+def vqa_accuracy_lavis(
+    predictions: Sequence[str], references: Sequence[Sequence[str]]
+) -> dict[str, float]:
+    """VQA accuracy as LAVIS 1.0.2 computes it, with which InstructBLIP's numbers were made.
+
+    The prediction is always normalised, the answers only where they disagree and only in their
+    punctuation: an answer "The dog" or "two" can then not be met.
+
+    Args:
+      predictions: n strings.
+      references: n lists of answers, one for each annotator (ten; at least four).
+
+    Returns:
+      `vqa_accuracy_lavis`, in [0, 100].
+
+    Raises:
+      UserError: see `check_inputs`.
+    """
+    check_inputs("vqa_accuracy_lavis", predictions, references, at_least=4)
+    scores = []
+    for prediction, answers in zip(predictions, references, strict=True):
+        if len(set(answers)) > 1:
+            answers = [_process_punctuation(text) for text in answers]
+        scores.append(_leave_one_out(normalize(_one_line(prediction)), list(answers)))
+    return {"vqa_accuracy_lavis": mean_percent(scores)}
+
+
 def direct_answer_accuracy(
     predictions: Sequence[str], references: Sequence[Sequence[str]]
 ) -> dict[str, float]:

@@ -27,9 +27,10 @@ def yes_no_accuracy(
     Raises:
       UserError: see `check_inputs`.
     """
-    return matches("yes_no_accuracy", predictions, references, _verdict)
+    return matches("yes_no_accuracy", predictions, references, verdict)
 
 
-def _verdict(text: str) -> str:
+def verdict(text: str) -> str:
+    """ "yes", "no", or the text where it is neither."""
     text = normalize(text)
     return _VERDICTS.get(text, text)

@@ -6,12 +6,14 @@ that replace one do not. Frozen weights are stored in `param_dtype`; activations
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import PartitionSpec
 
 Array = jax.Array
 NEGATIVE = -1e9
@@ -205,6 +207,27 @@ def mask_bias(mask: Array) -> Array:
     return jnp.where(mask, 0.0, NEGATIVE)[:, None, None, :]
 
 
+# How activations (b, m, d) lie between layers where a mesh is set: examples as those of the batch,
+# channels over the devices that share them.
+ACTIVATIONS = (("data", "fsdp"), (), ("tensor",))
+
+
+def spread(x: Array) -> Array:
+    """Activations, divided as `ACTIVATIONS` says; anything else, or without a mesh, as it is.
+
+    Left to itself the compiler may divide them like the weights of the next product, and hold the
+    whole batch on every device. A dimension that its axes do not divide stays whole.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if jnp.ndim(x) != 3 or not {"data", "fsdp", "tensor"} <= set(mesh.axis_names):
+        return x
+    fitted = [
+        names if names and size % math.prod(mesh.shape[name] for name in names) == 0 else None
+        for names, size in zip(ACTIVATIONS, x.shape, strict=True)
+    ]
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*fitted))
+
+
 class Stack(nnx.Module):
     """`length` equal layers, their parameters stacked on a leading axis and run by one scan.
 
@@ -243,7 +266,8 @@ class Stack(nnx.Module):
 
         def body(carry, scanned):
             layer_state, x = scanned
-            return step(nnx.merge(graphdef, layer_state), carry, x)
+            carry, y = step(nnx.merge(graphdef, layer_state), spread(carry), x)
+            return spread(carry), y
 
         if remat:
             body = jax.checkpoint(body, prevent_cse=False)

@@ -1,5 +1,6 @@
 """Training, in the order of events."""
 
+import contextlib
 import math
 import sys
 import time
@@ -7,13 +8,18 @@ from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from omni_smola.errors import UserError
+from omni_smola.errors import Preempted
 from omni_smola.training import sharding
+from omni_smola.training.bad_steps import BadSteps
 from omni_smola.training.checkpoint import Checkpoints
+from omni_smola.training.preemption import Preemption
 from omni_smola.training.step import TrainState
+from omni_smola.training.watchdog import PATIENCE, Watchdog
 
 Batch = dict[str, np.ndarray]
 
@@ -26,13 +32,18 @@ def train(
     train_step: Callable[..., tuple[TrainState, dict[str, jax.Array]]],
     open_batches: Callable[[int], Iterator[Batch]],
     checkpoints: Checkpoints,
+    bad_steps: BadSteps,
     steps: int,
     batch_size: int,
     log_every: int,
     checkpoint_every: int,
     eval_every: int,
-    evaluate: Callable[[TrainState], None],
+    evaluate: Callable[[TrainState], float | None],
     write_scalars: Callable[[int, dict[str, float]], None],
+    checkpoint_minutes: float = 0.0,
+    keep_best: bool = False,
+    preemption: Preemption | None = None,
+    watchdog: Watchdog | None = None,
     stream: TextIO = sys.stderr,
 ) -> TrainState:
     """Trains from `state.step` to `steps`.
@@ -41,45 +52,97 @@ def train(
       state: fresh or restored. frozen: the part that is not trained.
       train_step: jitted (state, frozen, batch) -> (state, metrics).
       open_batches: step -> the endless stream of this host's batches from that step on.
-      evaluate: called every `eval_every` steps (0: never) with the state.
+      bad_steps: counts the steps that were skipped.
+      evaluate: called every `eval_every` steps (0: never) with the state; gives its score.
       write_scalars: (step, name -> value), every `log_every` steps.
+      checkpoint_every: steps between checkpoints; checkpoint_minutes: the same in time, 0 for no
+        such. The last step is saved whatever they are.
+      keep_best: every state that was evaluated is saved, with its score, the last one too.
+      preemption: None for a run that ends by its own means only. watchdog: None for none.
       stream: where lines of progress go.
 
     Raises:
-      UserError: the loss is not a number any more.
+      UserError: too many skipped steps in a row; or the last state could not be saved.
+      Preempted: a signal ended the run; the state is saved.
     """
     first = int(state.step)
     if first >= steps:
         return state
+    preemption = preemption or Preemption(math.inf)
+    watchdog = watchdog or Watchdog(0)
+    clock = _Clock(checkpoint_minutes, log_every)
     batches = open_batches(first)
     progress = Progress(first, steps, batch_size, stream)
     waiting: tuple[int, dict[str, jax.Array]] | None = None
-    try:
+    with contextlib.ExitStack() as stack:
+        # Whatever ends the run, a checkpoint that was begun is finished.
+        stack.callback(checkpoints.wait)
+        stack.callback(watchdog.disarm)
+        stack.enter_context(preemption.deferred())
         for step in range(first + 1, steps + 1):
-            batch = sharding.put_batch(mesh, next(batches))
-            state, metrics = train_step(state, frozen, batch)
+            batch = next(batches)
+            # From here on: preparing the data, which the first batch waits for, may take hours.
+            watchdog.arm(f"step {step}", PATIENCE if step == first + 1 else 1)
+            state, metrics = train_step(state, frozen, sharding.put_batch(mesh, batch))
+            bad_steps.watch(step, metrics, batch)
             # Metrics of an earlier step are fetched after this one was dispatched, so that the
             # device never waits for the host.
             if waiting is not None:
                 _log(*waiting, progress, write_scalars)
                 waiting = None
-            saves = step % checkpoint_every == 0 or step == steps
+            stopped = preemption.reached(step)
+            evaluates = eval_every and step % eval_every == 0 and (step < steps or keep_best)
+            evaluates = evaluates and not stopped
+            saves = step % checkpoint_every == 0 or step == steps or clock.due(step)
+            saves = saves or bool(stopped) or (evaluates and keep_best)
             if saves or step % log_every == 0 or step == first + 1:
                 waiting = (step, metrics)
             # Evaluation sees the state that the checkpoint holds, and both come before the next
             # batch.
-            if eval_every and step % eval_every == 0 and step < steps:
-                with progress.paused():
-                    evaluate(state)
+            score = None
+            if evaluates:
+                watchdog.disarm()
+                try:
+                    with progress.paused(), preemption.immediate():
+                        score = evaluate(state)
+                except Preempted as asked:
+                    saves, stopped = True, str(asked)
+                    waiting = (step, metrics)
             if saves:
-                # Looked at before it is kept: a loss that is not a number ends the run here.
+                watchdog.arm(f"saving step {step}", PATIENCE)
+                bad_steps.flush()
                 _log(*waiting, progress, write_scalars)
                 waiting = None
-                checkpoints.save(state)
-    finally:
-        # Whatever ends the run, a checkpoint that was begun is finished.
-        checkpoints.wait()
+                checkpoints.save(state, score)
+                clock.saved()
+            watchdog.arm(f"the batch of step {step + 1}")
+            if stopped:
+                checkpoints.finish(state)
+                raise Preempted(f"{stopped}: saved step {step} of {steps}")
+        checkpoints.finish(state)
     return state
+
+
+class _Clock:
+    """Tells when a checkpoint is due by time, on all hosts alike."""
+
+    def __init__(self, minutes: float, ask_every: int):
+        self._seconds, self._ask_every = 60 * minutes, ask_every
+        self.saved()
+
+    def saved(self) -> None:
+        self._start = time.monotonic()
+
+    def due(self, step: int) -> bool:
+        """The first host's clock decides; with many, it is asked every `ask_every` steps only."""
+        if not self._seconds:
+            return False
+        late = time.monotonic() - self._start >= self._seconds
+        if jax.process_count() == 1:
+            return late
+        if step % self._ask_every:
+            return False
+        return bool(multihost_utils.broadcast_one_to_all(jnp.int32(late)))
 
 
 class Progress:
@@ -129,14 +192,7 @@ def _log(
     progress: Progress,
     write_scalars: Callable[[int, dict[str, float]], None],
 ) -> None:
-    values = {name: float(value) for name, value in metrics.items()}
-    for name in ("loss", "gradient_norm"):
-        if not math.isfinite(values[name]):
-            raise UserError(
-                f"The {name} at step {step} is {values[name]}: lower "
-                "--config.optimizer.learning_rate or --config.optimizer.clip_norm; the checkpoints "
-                "before it are kept."
-            )
+    values = {name: float(value) for name, value in metrics.items() if name != "skipped"}
     write_scalars(step, values | progress.line(step, values))
 
 

@@ -21,6 +21,7 @@ from omni_smola.pretrained import backbones as public
 from omni_smola.pretrained import minilm, native, tower_files
 from omni_smola.training import sharding
 from omni_smola.training import state as states
+from omni_smola.training.layout import Layout
 from omni_smola.views import View
 
 
@@ -35,6 +36,7 @@ class Model:
       attached: paths that got experts.
       image_size: side in pixels. vocabulary: ids that can be embedded.
       views: how each vision encoder sees the image, where there are several.
+      layout: where all of it lies on the mesh.
     """
 
     assemble: states.Assemble
@@ -45,6 +47,7 @@ class Model:
     image_size: int
     vocabulary: int
     views: dict[str, View]
+    layout: Layout
 
 
 def make_model(config: ml_collections.ConfigDict, mesh: Mesh) -> Model:
@@ -53,39 +56,53 @@ def make_model(config: ml_collections.ConfigDict, mesh: Mesh) -> Model:
     Raises:
       UserError: an unknown backbone or expert method, a pattern without a match, a bad weight file.
     """
+    plan = abstract_model(config, mesh)
+    wrt = build.trainable_filter(config.experts)
+    sizes = _sizes(config.backbone)
+    place = [jax.tree.map(lambda x: x.sharding, tree) for tree in (plan.trainable, plan.frozen)]
+    wanted = states.backbone_weights(plan.trainable, plan.frozen)
+    given = _read(config, sizes, wanted, states.backbone_weights(*place))
+    trees = _fill(functools.partial(_make, config, sizes, []), wrt, place, given)
+    return dataclasses.replace(
+        plan,
+        trainable=trees[0],
+        frozen=trees[1],
+        fingerprint=states.fingerprint(states.backbone_weights(*trees)),
+    )
+
+
+def abstract_model(config: ml_collections.ConfigDict, mesh: Mesh) -> Model:
+    """As `make_model`, of shapes, dtypes and shardings: nothing is drawn or read but sizes.
+
+    The devices of `mesh` may be a topology's. The leaves of trainable and frozen are
+    `jax.ShapeDtypeStruct`s, and the fingerprint is empty.
+    """
     sizes = _sizes(config.backbone)
     build.check_experts(config.experts)
     build.check_mome(config.vision, config.language)
-    wrt = build.trainable_filter(config.experts)
     attached: list[str] = []
     make = functools.partial(_make, config, sizes, attached)
-    assemble, *shapes = states.divide(nnx.eval_shape(make), wrt)
-    place = [sharding.partition_tree(mesh, tree) for tree in shapes]
-    wanted, places = states.backbone_weights(*shapes), states.backbone_weights(*place)
-    given = _read(config, sizes, wanted, places)
-    trees = _fill(make, wrt, place, given)
-    weights = states.backbone_weights(*trees)
+    model = nnx.eval_shape(make)
+    layout = Layout.of(mesh, config.mesh.frozen, model)
+    assemble, *shapes = states.divide(model, build.trainable_filter(config.experts))
+    layout.check(*shapes)
+    place = layout.tree(shapes[0]), layout.tree(shapes[1], frozen=True)
+    trees = [states.abstract(*pair) for pair in zip(shapes, place, strict=True)]
     return Model(
         assemble,
         *trees,
-        states.fingerprint(weights),
+        "",
         list(attached),
         backbones.image_size(sizes),
         backbones.vocabulary(sizes),
         build.views(config.vision),
+        layout,
     )
 
 
 def abstract_trainable(config: ml_collections.ConfigDict, mesh: Mesh) -> states.Tree:
     """Shapes, dtypes and shardings of what a config trains; nothing is drawn or read."""
-    wrt = build.trainable_filter(config.experts)
-    make = functools.partial(_make, config, _sizes(config.backbone), [])
-    _, shapes, _ = states.divide(nnx.eval_shape(make), wrt)
-    return jax.tree.map(
-        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-        shapes,
-        sharding.partition_tree(mesh, shapes),
-    )
+    return abstract_model(config, mesh).trainable
 
 
 def identity(config: ml_collections.ConfigDict, fingerprint: str) -> dict[str, Any]:
@@ -99,7 +116,7 @@ def identity(config: ml_collections.ConfigDict, fingerprint: str) -> dict[str, A
         "language": plain["language"] | {"stage_1": "", "stage_1_steps": 0},
         "seed": config.seed,
         "batch_size": config.batch_size,
-        "data": plain["data"] | {"data_dir": "", "manual_dir": ""},
+        "data": plain["data"] | {"data_dir": "", "manual_dir": "", "on_error": "fail"},
         "optimizer": plain["optimizer"],
         "loss": plain["loss"],
     }
@@ -193,7 +210,7 @@ def _fill(
     filled = jax.jit(drawn, out_shardings=wanted)()
     for tree, places in zip(filled, flat_place, strict=True):
         for path in places.keys() - tree.keys():
-            tree[path] = jax.device_put(given[_name(path)], places[path])
+            tree[path] = sharding.put(given[_name(path)], places[path])
     return [
         states.nest({path: tree[path] for path in places})
         for tree, places in zip(filled, flat_place, strict=True)

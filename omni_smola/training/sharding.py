@@ -1,12 +1,11 @@
-"""One mesh for every machine: axes data, fsdp and tensor, and a table of path -> partition.
+"""One mesh for every machine: axes data, fsdp and tensor; where parameters and batches lie on it.
 
-A laptop is a mesh of one device. Batches are divided over data and fsdp; parameters by the first
-pattern that matches their path. A dimension that an axis does not divide stays whole.
+A laptop is a mesh of one device. Batches are divided over data and fsdp, parameters by the table of
+`layout`. A mesh may span hosts: each reads and feeds its share of every batch.
 """
 
 import math
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,22 +13,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from omni_smola.errors import UserError
+from omni_smola.training import compiler
+from omni_smola.training.layout import AXES, Layout
 
-AXES = ("data", "fsdp", "tensor")
 BATCH = PartitionSpec(("data", "fsdp"))
-
-# (pattern searched in the path, partition of the LAST dimensions): leading ones (the stacked layer,
-# the router of a group) stay whole. First match wins. Column-parallel before row-parallel matmuls
-# need one reduction per block.
-RULES: tuple[tuple[str, tuple], ...] = (
-    (r"experts/w_in", ("fsdp", None, None)),
-    (r"experts/w_out", ("fsdp", None, "tensor")),
-    (r"experts/router", (None, "fsdp")),
-    (r"experts/(down|up)$", ("fsdp", None)),
-    (r"(qkv|wi|kv|q|head|patch|visual_projection)/(base/)?kernel", ("fsdp", "tensor")),
-    (r"(out|wo)/(base/)?kernel", ("tensor", "fsdp")),
-    (r"embedding$", (None, ("fsdp", "tensor"))),
-)
 
 
 def make_mesh(
@@ -66,39 +53,77 @@ def make_mesh(
 
 
 def partition(mesh: Mesh, path: str, shape: Sequence[int]) -> NamedSharding:
-    """Where a parameter (or an optimiser statistic with its path) lies."""
-    last = next((spec for pattern, spec in RULES if re.search(pattern, path)), ())
-    spec = ((None,) * len(shape) + last)[-len(shape) :] if shape else ()
-    fitted = [
-        axis if _divides(mesh, axis, n) else None for axis, n in zip(spec, shape, strict=True)
-    ]
-    return NamedSharding(mesh, PartitionSpec(*fitted))
+    """Where what is trained lies, of a model of which nothing is known but paths and shapes."""
+    return Layout(mesh).place(path, shape)
 
 
 def partition_tree(mesh: Mesh, tree: Any) -> Any:
-    """The sharding of every leaf of a nested dict or optimiser state."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: partition(
-            mesh, jax.tree_util.keystr(path, simple=True, separator="/"), leaf.shape
-        ),
-        tree,
-    )
+    """`partition` of every leaf of a nested dict or optimiser state."""
+    return Layout(mesh).tree(tree)
 
 
 def jit_train_step(mesh: Mesh, train_step: Callable, state: Any) -> Callable:
     """Compiles (state, frozen, batch) -> (state, metrics); a state stays where `state` lies.
 
     Without that promise the compiler may divide the new state in another way, and the next step is
-    compiled again.
+    compiled again. Metrics are whole on every device, so that every host can read them.
     """
-    return jax.jit(train_step, donate_argnums=0, out_shardings=(partition_tree(mesh, state), None))
+    place = jax.tree.map(lambda leaf: leaf.sharding, state)
+    whole = NamedSharding(mesh, PartitionSpec())
+    return compiler.jit(mesh, train_step, donate_argnums=0, out_shardings=(place, whole))
 
 
-def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-    """A host's part of a batch -> global arrays, divided over data and fsdp."""
+def put(value: Any, place: jax.sharding.Sharding) -> jax.Array:
+    """An array that every host has whole -> on its devices, whatever part of it they hold."""
+    if place.is_fully_addressable:
+        return jax.device_put(value, place)
+    host = np.asarray(value)
+    return jax.make_array_from_callback(host.shape, place, lambda index: host[index])
+
+
+def share(mesh: Mesh) -> tuple[int, int]:
+    """Which of how many equal parts of every batch this host is to read: (index, count).
+
+    Hosts that share the rows of a batch (where `tensor` spans them) read the same part. Where the
+    hosts' rows overlap without being the same, every one of them reads everything.
+    """
+    index, parts = _parts(mesh)
+    return index, len(parts)
+
+
+def own_rows(mesh: Mesh, size: int) -> np.ndarray:
+    """The rows (n,) int of a batch of `size` that this host's part of it becomes, in order."""
+    index, parts = _parts(mesh)
+    return np.arange(size).reshape(sum(map(len, parts)), -1)[list(parts[index])].reshape(-1)
+
+
+def _parts(mesh: Mesh) -> tuple[int, list[tuple[int, ...]]]:
+    """The blocks of rows that each part of a batch consists of, and which part is this host's."""
+    blocks = mesh.devices.reshape(-1, mesh.shape["tensor"])
+    own: dict[int, list[int]] = {}
+    for i, block in enumerate(blocks):
+        for process in {device.process_index for device in block}:
+            own.setdefault(process, []).append(i)
+    parts = sorted({tuple(rows) for rows in own.values()})
+    if sum(map(len, parts)) > len(blocks) or len({len(part) for part in parts}) > 1:
+        return 0, [tuple(range(len(blocks)))]
+    return parts.index(tuple(own[jax.process_index()])), parts
+
+
+def put_batch(
+    mesh: Mesh, batch: Mapping[str, np.ndarray], *, whole: bool = False
+) -> dict[str, jax.Array]:
+    """A host's part of a batch -> global arrays, divided over data and fsdp.
+
+    Args:
+      batch: the rows of this host's part (see `share`), or, with `whole`, all rows on all hosts.
+    """
     sharding = NamedSharding(mesh, BATCH)
+    count = 1 if whole else share(mesh)[1]
     return {
-        name: jax.make_array_from_process_local_data(sharding, value)
+        name: jax.make_array_from_process_local_data(
+            sharding, value, (len(value) * count, *value.shape[1:])
+        )
         for name, value in batch.items()
     }
 
@@ -112,8 +137,3 @@ def check_batch(mesh: Mesh, name: str, size: int, parts: int = 1) -> None:
             f"{mesh.shape['data']} x fsdp {mesh.shape['fsdp']} x {parts} accumulated parts): "
             f"set --config.{name}={max(rows, size // rows * rows)}."
         )
-
-
-def _divides(mesh: Mesh, axis: Any, size: int) -> bool:
-    names = () if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    return size % math.prod(mesh.shape[name] for name in names) == 0

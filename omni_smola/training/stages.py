@@ -13,7 +13,6 @@ import ml_collections
 from jax.sharding import Mesh
 
 from omni_smola.errors import UserError
-from omni_smola.training import sharding
 from omni_smola.training import state as states
 from omni_smola.training.checkpoint import Checkpoints
 from omni_smola.training.model import Model, abstract_trainable, identity
@@ -65,5 +64,5 @@ def start(config: ml_collections.ConfigDict, mesh: Mesh, workdir: str, model: Mo
             {p: jnp.broadcast_to(single.get(p, x), x.shape) for p, x in states.paths(drawn).items()}
         )
 
-    place = sharding.partition_tree(mesh, model.trainable)
+    place = model.layout.tree(model.trainable)
     return jax.jit(filled, out_shardings=place)(model.trainable, found)

@@ -12,11 +12,13 @@ import jax
 import numpy as np
 from flax import nnx
 
+from omni_smola.training import distributed
 from omni_smola.trees import Tree, nest, paths
 
 __all__ = [
     "Assemble",
     "Tree",
+    "abstract",
     "backbone_name",
     "backbone_weights",
     "count",
@@ -55,6 +57,13 @@ def divide(model: nnx.Module, wrt: Any) -> tuple[Assemble, Tree, Tree]:
     return assemble, trainable, frozen
 
 
+def abstract(tree: Any, place: Any) -> Any:
+    """The shapes and dtypes of `tree`, lying as the shardings `place` say."""
+    return jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree, place
+    )
+
+
 def count(tree: Tree) -> int:
     """Number of parameters."""
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
@@ -84,8 +93,9 @@ def fingerprint(weights: Mapping[str, Array]) -> str:
     """
     digest = hashlib.sha256()
     for path, leaf in sorted(weights.items()):
-        flat = leaf.reshape(-1)
-        sample = np.asarray(flat[:: max(1, flat.size // 1024)], np.float32)
+        places = np.arange(0, leaf.size, max(1, leaf.size // 1024))
+        # Picked where they lie: a flattened copy would gather the whole of a divided tensor.
+        sample = distributed.whole(leaf[np.unravel_index(places, leaf.shape)])
         digest.update(f"{path} {leaf.shape}".encode())
-        digest.update(sample.tobytes())
+        digest.update(sample.astype(np.float32).tobytes())
     return digest.hexdigest()[:16]

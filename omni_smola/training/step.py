@@ -69,6 +69,9 @@ def make_train_step(
     never formed. With `accumulate` > 1 the batch is worked through in that many parts, and the loss
     is the mean over the tokens of the whole batch all the same.
 
+    Where the loss or the gradients are not finite, parameters and optimiser stay as they are, and
+    the metric `skipped` is 1; the step counts all the same, as it is the position in the data.
+
     Args:
       assemble: (trainable, frozen) -> model. optimizer, schedule: of the updates.
       accumulate, label_smoothing, z_loss: see the config.
@@ -123,6 +126,13 @@ def make_train_step(
         if "penalty" in sums:
             metrics["penalty"] = sums["penalty"] / tokens
         trainable = optax.apply_updates(state.trainable, updates)
+        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
+        metrics["skipped"] = 1.0 - finite.astype(jnp.float32)
+        trainable, optimizer_state = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old),
+            (trainable, optimizer_state),
+            (state.trainable, state.optimizer),
+        )
         return TrainState(state.step + 1, trainable, optimizer_state), metrics
 
     return train_step

@@ -114,7 +114,29 @@ def test_evaluation_goes_through_a_split_once_with_all_references(tasks_of_three
         "prompt": "caption in en",
         "references": [f"caption 2 number {j}" for j in range(5)],
         "groups": "",
+        "question": "",
     }
+
+
+@pytest.mark.parametrize("hosts", [2, 4])
+def test_hosts_evaluate_shares_that_add_up(tasks_of_three, hosts):
+    """Seven examples in batches of four, as one host has them; the last ones are partly empty."""
+
+    def evaluated(**host):
+        return list(eval_batches("cap", "train", **(SIZES | {"batch_size": 4}), **host))
+
+    alone = evaluated()
+    shares = [evaluated(host_index=i, host_count=hosts) for i in range(hosts)]
+    assert [len(batches) for batches in shares] == [2] * hosts
+    for step, (batch, examples) in enumerate(alone):
+        parts = [share[step] for share in shares]
+        assert [example for _, part in parts for example in part] == examples
+        assert same({key: np.concatenate([p[key] for p, _ in parts]) for key in batch}, batch)
+    # A host may have none at all.
+    ((batch, examples),) = eval_batches(
+        "cap", "train", limit=1, host_index=3, host_count=4, **SIZES
+    )
+    assert examples == [] and batch["image"].shape == (2, 24, 24, 3) and not batch["image"].any()
 
 
 def test_evaluation_batches_have_the_features_of_training(tasks_of_three):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from omni_smola.errors import UserError
-from omni_smola.metrics import cider
+from omni_smola.metrics import cider, cider_tokens
 from omni_smola.metrics.tokenizer import ptb_tokenize, stanford_tokenize
 
 PREDICTIONS = [
@@ -40,12 +40,16 @@ def test_equals_official_class_on_random_captions():
     def caption() -> str:
         return " ".join(rng.choice(list("abcdefgh"), size=rng.integers(1, 12)))
 
-    predictions = [caption() for _ in range(50)]
-    references = [[caption() for _ in range(rng.integers(1, 5))] for _ in range(50)]
+    predictions = [caption() for _ in range(1000)]
+    references = [[caption() for _ in range(rng.integers(1, 5))] for _ in range(1000)]
     expected, _ = official.compute_score(
         dict(enumerate(references)), {i: [text] for i, text in enumerate(predictions)}
     )
-    assert cider(predictions, references, str.split)["cider"] == pytest.approx(100 * expected)
+    assert cider(predictions, references, str.split)["cider"] == pytest.approx(
+        100 * expected, abs=1e-9
+    )
+    tokens = cider_tokens(predictions, references)["cider_tokens"]
+    assert tokens == pytest.approx(100 * expected, abs=1e-9)
 
 
 def test_perfect_captions_score_1000_and_unrelated_ones_0():

@@ -1,5 +1,8 @@
 """The other metrics, by hand-computed values, and what all metrics have in common."""
 
+import builtins
+import shutil
+
 import pytest
 
 from omni_smola.errors import UserError
@@ -11,7 +14,12 @@ from omni_smola.metrics.iou import box_iou, parse_box
 class TestEveryMetric:
     @pytest.mark.filterwarnings("ignore:CIDEr of one image")
     def test_primary_is_the_first_value_and_a_percentage(self, name):
-        text = "[0.1, 0.1, 0.5, 0.5]"
+        if name == "meteor" and not shutil.which("java"):
+            pytest.skip("needs a java command")
+        if name == "meteor":
+            pytest.importorskip("pycocoevalcap")
+        # LAVIS processes the prediction and not the answers.
+        text = "dog" if name == "vqa_accuracy_lavis" else "[0.1, 0.1, 0.5, 0.5]"
         result = METRICS[name]([text], [[text] * 10])
         assert next(iter(result)) == PRIMARY[name]
         assert result[PRIMARY[name]] == (0 if name.startswith("cider") else pytest.approx(100))
@@ -33,6 +41,26 @@ class TestEveryMetric:
             METRICS[name](["a"], [[]])
 
 
+@pytest.mark.parametrize("missing", ["package", "java"])
+def test_meteor_says_what_it_needs(monkeypatch, missing):
+    if missing == "java":
+        pytest.importorskip("pycocoevalcap")
+        monkeypatch.setenv("PATH", "")
+    else:
+        real = builtins.__import__
+
+        def refuse(name, *args, **kwargs):
+            if name.startswith("pycocoevalcap"):
+                raise ImportError(f"no {name}")
+            return real(name, *args, **kwargs)
+
+        monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(
+        UserError, match=f"meteor runs a Java program, and .*{missing}.* is missing"
+    ):
+        METRICS["meteor"](["a dog"], [["a dog"]])
+
+
 def test_exact_match_strips_and_ignores_case_only():
     predictions = [" Yes ", "yes.", "12", "b"]
     references = [["yes"], ["yes"], ["twelve", "12"], ["a"]]
@@ -45,6 +73,8 @@ def test_exact_match_strips_and_ignores_case_only():
         ("105", "100", True),
         ("95", "100", True),
         ("105.1", "100", False),
+        # Just at 5% the official division decides: 0.05000000000000005.
+        ("-24.415", "-25.70", False),
         ("-105", "-100", True),
         ("12%", "0.12", True),
         ("12%", "12", False),
@@ -101,7 +131,14 @@ def test_anls_rrc_keeps_one_half_and_joins_white_space():
         ("0.1,0.2,0.3,0.4", (0.1, 0.2, 0.3, 0.4)),
         ("the box is [0.1,0.2,0.3,0.4].", (0.1, 0.2, 0.3, 0.4)),
         ("[-0.1,0,0.5,1.5]", (-0.1, 0, 0.5, 1.5)),
+        ("box 2: [0.1,0.2,0.3,0.4], or [0,0,1,1]", (0.1, 0.2, 0.3, 0.4)),
         ("[0.1,0.2,0.3]", None),
+        ("[0.1,0.2,0.3,0.4,0.5]", None),
+        ("[0.1 0.2 0.3 0.4]", None),
+        ("[1e-1,0.2,0.3,0.4]", None),
+        ("[0.1,0.2,0.3,0.4px]", None),
+        ("[0.1,0.2,0.3,0.4.5]", None),
+        ("[[0.1,0.2],[0.3,0.4]]", None),
         ("[0.1,0.2,nan,0.4]", None),
         ("a red cube", None),
         ("", None),

@@ -5,7 +5,12 @@ import json
 import pytest
 
 from omni_smola.errors import UserError
-from omni_smola.metrics import direct_answer_accuracy, vqa_accuracy, vqa_accuracy_evalai
+from omni_smola.metrics import (
+    direct_answer_accuracy,
+    vqa_accuracy,
+    vqa_accuracy_evalai,
+    vqa_accuracy_lavis,
+)
 from omni_smola.metrics.vqa_accuracy import normalize, normalize_evalai
 
 
@@ -72,6 +77,17 @@ def test_evalai_processing_differs():
     # It also normalises where all annotators agree.
     result = vqa_accuracy_evalai(["The dog."], [["dog"] * 10])
     assert result["vqa_accuracy_evalai"] == pytest.approx(100)
+
+
+def test_lavis_processes_answers_half():
+    def score(prediction, answers):
+        return vqa_accuracy_lavis([prediction], [answers])["vqa_accuracy_lavis"]
+
+    assert score("The dog.", ["dog"] * 10) == pytest.approx(100)  # always normalised
+    assert score("two", ["two"] * 10) == 0  # the answers are not
+    assert score("red dog", ["red-dog"] * 9 + ["cat"]) == pytest.approx(100)
+    assert score("red dog", ["red-dog"] * 10) == 0  # all agree
+    assert score("dog", ["the dog"] * 9 + ["cat"]) == 0
 
 
 def test_direct_answers_are_compared_as_they_are():

@@ -1,5 +1,9 @@
 """Checkpoints come back bit for bit, only where they belong, and only if complete."""
 
+import contextlib
+import io
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -179,3 +183,114 @@ def test_the_step_is_a_number_of_the_state(opened):
     restored = opened().restore(make_state(0))
     assert restored.step.dtype == jnp.int32 and restored.step.shape == ()
     np.testing.assert_array_equal(restored.step, 7)
+
+
+def damage_a_file(folder, name: str) -> None:
+    """Cuts, overwrites or removes part of a checkpoint's folder."""
+    largest = max(
+        (p for p in (folder / "trainable").rglob("d/*") if p.is_file()),
+        key=lambda p: p.stat().st_size,
+    )
+    data = largest.read_bytes()
+    if name == "truncated":
+        largest.write_bytes(data[: len(data) // 2])
+    elif name == "overwritten":
+        middle = len(data) // 2
+        largest.write_bytes(data[:middle] + bytes(x ^ 255 for x in data[middle : middle + 9]))
+    elif name == "missing":
+        largest.unlink()
+    elif name == "no arrays":
+        shutil.rmtree(folder / "optimizer")
+    elif name == "no identity":
+        (folder / "identity" / "metadata").write_text('{"backbone": "mic')
+
+
+DAMAGE = ["truncated", "overwritten", "missing", "no arrays", "no identity"]
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_checkpoint_is_put_aside_and_the_one_before_is_used(opened, tmp_path, name):
+    checkpoints = opened(keep=3)
+    for step in (5, 10):
+        checkpoints.save(make_state(step, seed=step))
+    checkpoints.wait()
+    folder = tmp_path / "checkpoints"
+    damage_a_file(folder / "10", name)
+    told = io.StringIO()
+    again = Checkpoints(str(tmp_path), IDENTITY, 3, stream=told)
+    # Whoever only reads leaves it where it is.
+    step, _ = again.restore_trainable(make_state(0).trainable, ("backbone",))
+    assert step == (10 if name == "no arrays" else 5) and (folder / "10").is_dir()
+    assert_same(again.restore(make_state(0)), make_state(5, seed=5))
+    assert {p.name for p in folder.iterdir()} == {"5", "10.corrupt-1"}
+    line = told.getvalue().splitlines()[-1]
+    assert f"{folder / '10'} is damaged (" in line and "10.corrupt-1, step 5 is used" in line
+    # The step is written anew, and the next damage gets a name of its own.
+    again.save(make_state(10, seed=10))
+    again.wait()
+    assert_same(opened().restore(make_state(0)), make_state(10, seed=10))
+    damage_a_file(folder / "10", name)
+    assert_same(again.restore(make_state(0)), make_state(5, seed=5))
+    assert (folder / "10.corrupt-2").is_dir()
+    again.close()
+
+
+def test_the_bits_of_an_array_are_checked(opened, tmp_path):
+    """Another array in its place, which no file format would find."""
+    checkpoints = opened()
+    for step in (5, 10):
+        checkpoints.save(make_state(step, seed=step))
+    checkpoints.wait()
+    folder = tmp_path / "checkpoints"
+    shutil.rmtree(folder / "10" / "trainable")
+    shutil.copytree(folder / "5" / "trainable", folder / "10" / "trainable")
+    told = io.StringIO()
+    again = Checkpoints(str(tmp_path), IDENTITY, stream=told)
+    assert_same(again.restore(make_state(0)), make_state(5, seed=5))
+    assert "trainable/layer/experts/w_in does not have the checksum" in told.getvalue()
+    again.close()
+
+
+def test_the_only_checkpoint_is_not_put_aside(opened, tmp_path):
+    checkpoints = opened()
+    checkpoints.save(make_state(5))
+    checkpoints.wait()
+    damage_a_file(tmp_path / "checkpoints" / "5", "truncated")
+    with pytest.raises(UserError, match=r"checkpoints/5 is damaged .*no other: move it away"):
+        opened().restore(make_state(0))
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["5"]
+
+
+def test_the_best_is_kept_and_found(tmp_path):
+    with contextlib.closing(Checkpoints(str(tmp_path), IDENTITY, keep=1, keep_best=1)) as kept:
+        for step, score in [(1, 0.2), (2, 0.9), (3, None), (4, 0.5), (5, None)]:
+            kept.save(make_state(step, seed=step), score)
+        kept.wait()
+        assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {"2", "5"}
+    with contextlib.closing(Checkpoints(str(tmp_path), IDENTITY)) as reader:
+        empty = make_state(0).trainable
+        for which, step in (("latest", 5), ("best", 2)):
+            found, trainable = reader.restore_trainable(empty, ("backbone",), which)
+            assert found == step
+            assert_same(trainable, make_state(step, seed=step).trainable)
+
+
+def test_without_a_score_there_is_no_best(opened):
+    checkpoints = opened()
+    checkpoints.save(make_state(1))
+    checkpoints.wait()
+    with pytest.raises(UserError, match=r"has a score.*eval\.every.*keep_best"):
+        checkpoints.restore_trainable(make_state(0).trainable, ("backbone",), "best")
+
+
+def test_what_a_kill_left_is_removed_by_the_run_that_goes_on(opened, tmp_path):
+    checkpoints = opened()
+    checkpoints.save(make_state(5))
+    checkpoints.wait()
+    folder = tmp_path / "checkpoints"
+    (folder / "10.orbax-checkpoint-tmp-1" / "trainable").mkdir(parents=True)
+    told = io.StringIO()
+    with contextlib.closing(Checkpoints(str(tmp_path), IDENTITY, stream=told)) as again:
+        again.remove_unfinished()
+    assert [p.name for p in folder.iterdir()] == ["5"]
+    assert "removed the half-written checkpoint" in told.getvalue()

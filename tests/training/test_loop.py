@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from omni_smola.errors import UserError
+from omni_smola.errors import Preempted, UserError
 from omni_smola.training import loop, optimizer
+from omni_smola.training.bad_steps import BadSteps
 from omni_smola.training.checkpoint import Checkpoints
+from omni_smola.training.preemption import Preemption
 from omni_smola.training.step import TrainState, make_train_step
 
 from .conftest import assert_same, train_config
@@ -24,6 +26,7 @@ class Recorder:
     def __init__(self, losses=None):
         self.events: list[tuple] = []
         self.scalars: dict[int, dict[str, float]] = {}
+        self.scores: dict[int, float] = {}
         self._losses = losses or {}
 
     def step(self, state, frozen, batch):
@@ -31,6 +34,7 @@ class Recorder:
         self.events.append(("step", int(state.step) + 1))
         loss = self._losses.get(int(state.step) + 1, 1.0)
         metrics = {"loss": loss, "token_accuracy": 0.5, "gradient_norm": 1.0}
+        metrics["skipped"] = float(not np.isfinite(loss))
         return TrainState(state.step + 1, state.trainable, None), metrics
 
     def batches(self, start):
@@ -39,19 +43,24 @@ class Recorder:
 
     def evaluate(self, state):
         self.events.append(("evaluate", int(state.step)))
+        return self.scores.get(int(state.step))
 
-    def save(self, state):
-        self.events.append(("save", int(state.step)))
+    def save(self, state, score=None):
+        self.events.append(("save", int(state.step)) + (() if score is None else (score,)))
+
+    def finish(self, state):
+        self.events.append(("finish", int(state.step)))
 
     def wait(self):
         self.events.append(("wait",))
 
     def write(self, step, values):
         self.events.append(("write", step))
-        self.scalars[step] = values
+        self.scalars.setdefault(step, {}).update(values)
 
 
-def run(recorder, one_device, *, start=0, stream=None, **changes):
+def run(recorder, one_device, *, start=0, stream=None, limit=2, folder="", **changes):
+    stream = stream or io.StringIO()
     options = dict(steps=6, batch_size=4, log_every=100, checkpoint_every=3, eval_every=2)
     return loop.train(
         TrainState(jnp.int32(start), {}, None),
@@ -60,9 +69,10 @@ def run(recorder, one_device, *, start=0, stream=None, **changes):
         train_step=recorder.step,
         open_batches=recorder.batches,
         checkpoints=recorder,
+        bad_steps=BadSteps(limit, str(folder), recorder.write, stream),
         evaluate=recorder.evaluate,
         write_scalars=recorder.write,
-        stream=stream or io.StringIO(),
+        stream=stream,
         **(options | changes),
     )
 
@@ -87,6 +97,7 @@ def test_events_come_in_order(one_device):
         ("step", 5),
         ("step", 6),
         ("save", 6),  # the caller evaluates after the last step
+        ("finish", 6),
         ("wait",),
     ]
 
@@ -101,7 +112,7 @@ def test_a_loss_is_looked_at_before_its_state_is_kept(one_device):
 def test_metrics_are_fetched_after_the_next_step_was_dispatched(one_device):
     recorder = Recorder()
     run(recorder, one_device, log_every=2, checkpoint_every=100, eval_every=0)
-    events = without(recorder.events, "open", "wait", "save")
+    events = without(recorder.events, "open", "wait", "finish", "save")
     for step in (2, 4):
         assert events.index(("write", step)) > events.index(("step", step + 1))
     assert set(recorder.scalars) == {1, 2, 4, 6}
@@ -115,6 +126,7 @@ def test_a_run_goes_on_from_its_step(one_device):
         ("step", 5),
         ("step", 6),
         ("save", 6),
+        ("finish", 6),
         ("wait",),
     ]
 
@@ -126,19 +138,38 @@ def test_a_finished_run_does_nothing(one_device):
     assert recorder.events == []
 
 
-@pytest.mark.parametrize("loss", [np.nan, np.inf])
-def test_a_loss_that_is_no_number_ends_the_run(one_device, loss):
-    recorder = Recorder({4: loss})
-    with pytest.raises(UserError, match=rf"loss at step 4 is {loss}: lower"):
-        run(recorder, one_device, log_every=1)
-    assert ("save", 3) in recorder.events and ("save", 6) not in recorder.events
+def test_steps_whose_loss_is_no_number_are_counted_and_end_the_run_after_some(one_device, tmp_path):
+    stream, recorder = io.StringIO(), Recorder({2: np.nan, 4: np.inf, 5: np.nan})
+    with pytest.raises(
+        UserError, match=r"2 steps in a row, up to step 5, .*loss nan.*_rate"
+    ) as end:
+        run(recorder, one_device, checkpoint_every=1, stream=stream, folder=tmp_path, steps=9)
+    told = [line.split("] ")[1] for line in stream.getvalue().splitlines() if "SKIPPED" in line]
+    assert [line.split(", nothing")[0] for line in told] == [f"step {n} SKIPPED" for n in (2, 4, 5)]
+    assert "loss inf" in told[1] and "(1 in a row, 2 in all)" in told[1]
+    skipped = {n: v["skipped_steps"] for n, v in recorder.scalars.items() if "skipped_steps" in v}
+    assert skipped == {2: 1.0, 4: 2.0, 5: 3.0}
+    path = tmp_path / "bad_batch-step-5.npz"
+    assert str(path) in str(end.value)
+    with np.load(path) as saved:  # without pickle
+        assert int(saved["number"][0]) == 4  # the fifth batch
+    assert recorder.events[-1] == ("wait",)
 
 
-def test_the_last_good_checkpoint_survives_a_loss_that_is_no_number(toy, one_device, tmp_path):
-    """Even if it was still being written: it is waited for."""
+def test_the_step_that_ends_the_run_is_not_waited_for_by_the_device(one_device, tmp_path):
+    """It is looked at two steps later, and those two are dispatched by then."""
+    recorder = Recorder({3: np.nan, 4: np.nan})
+    with pytest.raises(UserError, match="up to step 4"):
+        run(recorder, one_device, checkpoint_every=100, folder=tmp_path, steps=9, eval_every=0)
+    assert ("step", 6) in recorder.events and ("step", 7) not in recorder.events
+
+
+def test_a_bad_batch_changes_nothing_and_the_run_goes_on(toy, one_device, tmp_path):
+    """Bit for bit as if the step had not been, but for the number of the step."""
     rule, schedule = optimizer.make_optimizer(train_config(name="adamw"), 6)
     batches = [toy.batch() for _ in range(6)]
-    batches[4]["x"][:] = np.inf
+    good = batches[:3] + batches[4:]
+    batches[3]["x"][0, 0, 0] = np.nan
 
     def fresh():
         trainable = jax.tree.map(jnp.copy, toy.trainable)
@@ -146,45 +177,90 @@ def test_the_last_good_checkpoint_survives_a_loss_that_is_no_number(toy, one_dev
 
     step = jax.jit(make_train_step(toy.assemble, rule, schedule))
     wanted = fresh()
-    for batch in batches[:4]:
+    for batch in good:
         wanted, _ = step(wanted, toy.frozen, batch)
+    stream, scalars = io.StringIO(), {}
+    write = lambda step, values: scalars.setdefault(step, {}).update(values)  # noqa: E731
     with contextlib.closing(Checkpoints(str(tmp_path), {}, 2)) as checkpoints:
-        with pytest.raises(UserError, match=r"loss at step 5 is nan: lower .*learning_rate"):
-            loop.train(
-                fresh(),
-                toy.frozen,
-                mesh=one_device,
-                train_step=step,
-                open_batches=lambda start: iter(batches[start:]),
-                checkpoints=checkpoints,
-                steps=6,
-                batch_size=8,
-                log_every=1,
-                checkpoint_every=2,
-                eval_every=0,
-                evaluate=lambda state: None,
-                write_scalars=lambda step, values: None,
-                stream=io.StringIO(),
-            )
-        # Not closed yet: what a process finds that starts while this one ends.
-        with contextlib.closing(Checkpoints(str(tmp_path), {}, 2)) as again:
-            assert again.latest() == 4
-            assert_same(again.restore(fresh()), wanted)
+        found = loop.train(
+            fresh(),
+            toy.frozen,
+            mesh=one_device,
+            train_step=step,
+            open_batches=lambda start: iter(batches[start:]),
+            checkpoints=checkpoints,
+            bad_steps=BadSteps(2, str(tmp_path), write, stream),
+            steps=6,
+            batch_size=8,
+            log_every=1,
+            checkpoint_every=2,
+            eval_every=0,
+            evaluate=lambda state: None,
+            write_scalars=write,
+            stream=stream,
+        )
+        assert checkpoints.latest() == 6
+    assert int(found.step) == 6
+    assert_same(found.trainable, wanted.trainable)
+    assert_same(found.optimizer, wanted.optimizer)
+    assert [n for n, values in scalars.items() if "skipped_steps" in values] == [4]
+    assert "step 4 SKIPPED" in stream.getvalue()
 
 
-def test_gradients_that_are_no_numbers_are_not_kept_either(one_device):
-    """The loss of such a step is still finite, its new parameters are not."""
+def test_evaluated_states_are_saved_with_their_scores_where_the_best_is_kept(one_device):
     recorder = Recorder()
-    plain = recorder.step
+    recorder.scores = {2: 0.1, 4: 0.7, 6: 0.5}
+    run(recorder, one_device, keep_best=True, checkpoint_every=3)
+    saves = [event for event in recorder.events if event[0] == "save"]
+    assert saves == [("save", 2, 0.1), ("save", 3), ("save", 4, 0.7), ("save", 6, 0.5)]
 
-    def step(state, frozen, batch):
-        state, metrics = plain(state, frozen, batch)
-        return state, metrics | {"gradient_norm": np.nan if int(state.step) == 3 else 1.0}
 
-    recorder.step = step
-    with pytest.raises(UserError, match="gradient_norm at step 3 is nan"):
-        run(recorder, one_device)
-    assert ("save", 3) not in recorder.events
+def test_checkpoints_by_time(one_device, monkeypatch):
+    seconds = itertools.count(0, 25)  # every look at the clock is 25 s later
+    monkeypatch.setattr(loop.time, "monotonic", lambda: next(seconds))
+    recorder = Recorder()
+    run(recorder, one_device, checkpoint_minutes=1.0, checkpoint_every=100, eval_every=0, steps=8)
+    assert [event for event in recorder.events if event[0] == "save"] == [
+        ("save", 3),
+        ("save", 6),
+        ("save", 8),
+    ]
+
+
+class Told(Preemption):
+    """A Preemption that hears of a signal at a step, or in an evaluation."""
+
+    def __init__(self, step=None, in_evaluation=False):
+        super().__init__(1000)
+        self._step, self._in_evaluation = step, in_evaluation
+
+    def reached(self, step):
+        return "SIGTERM" if step == self._step else super().reached(step)
+
+    @contextlib.contextmanager
+    def immediate(self):
+        if self._in_evaluation:
+            raise Preempted("SIGINT")
+        yield
+
+
+def test_a_run_that_is_told_to_end_saves_the_step_it_is_at(one_device):
+    recorder = Recorder()
+    with pytest.raises(Preempted, match="SIGTERM: saved step 4 of 6"):
+        run(recorder, one_device, preemption=Told(4), checkpoint_every=100)
+    assert without(recorder.events, "write", "open")[-3:] == [
+        ("save", 4),
+        ("finish", 4),
+        ("wait",),
+    ]
+    assert ("evaluate", 4) not in recorder.events  # what takes long is left out
+
+
+def test_an_evaluation_is_given_up_for_the_save(one_device):
+    recorder = Recorder()
+    with pytest.raises(Preempted, match="SIGINT: saved step 2 of 6"):
+        run(recorder, one_device, preemption=Told(in_evaluation=True), checkpoint_every=100)
+    assert ("save", 2) in recorder.events and ("step", 3) not in recorder.events
 
 
 def test_an_error_lets_a_checkpoint_be_finished(one_device):

@@ -7,10 +7,11 @@ import optax
 import pytest
 from scipy.special import log_softmax, logsumexp
 
+from omni_smola.training import optimizer as optimizers
 from omni_smola.training import state as states
 from omni_smola.training.step import TrainState, cross_entropy, make_train_step
 
-from .conftest import assert_same, micro_batches, train_micro
+from .conftest import assert_same, micro_batches, train_config, train_micro
 
 
 @pytest.mark.parametrize(("smoothing", "z_loss"), [(0, 0), (0.1, 0), (0, 1e-2), (0.2, 1e-3)])
@@ -120,6 +121,60 @@ def test_only_experts_are_trained_and_every_frozen_weight_keeps_its_bits(micro_m
         states.nest(states.backbone_weights(bare.frozen)),
     )
     assert model.fingerprint == bare.fingerprint
+
+
+def unguarded_step(assemble, rule):
+    """A step that takes every update, without make_train_step."""
+
+    def loss(trainable, frozen, batch):
+        logits = assemble(trainable, frozen)(batch)
+        return cross_entropy(logits, batch["target"], batch["target_mask"])
+
+    def step(state, frozen, batch):
+        grads, sums = jax.grad(loss, has_aux=True)(state.trainable, frozen, batch)
+        grads = jax.tree.map(lambda g: g / jnp.maximum(sums["tokens"], 1.0), grads)
+        updates, rest = rule.update(grads, state.optimizer, state.trainable)
+        trainable = optax.apply_updates(state.trainable, updates)
+        return TrainState(state.step + 1, trainable, rest), sums
+
+    return jax.jit(step)
+
+
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+def test_the_guard_against_bad_steps_lets_good_ones_through(toy, clip):
+    rule, schedule = optimizers.make_optimizer(train_config(clip_norm=clip), 3)
+    step = make_train_step(toy.assemble, rule, schedule)
+    batches = [toy.batch() for _ in range(3)]
+    ends = []
+    for jitted in (jax.jit(step), unguarded_step(toy.assemble, rule)):
+        state = TrainState(jnp.int32(0), toy.trainable, rule.init(toy.trainable))
+        for batch in batches:
+            state = jitted(state, toy.frozen, batch)[0]
+        ends.append(states.paths(state.trainable) | states.paths(state.optimizer))
+    # Not to the bit: XLA rounds by what it fuses, and these are two programs.
+    for path, leaf in ends[0].items():
+        np.testing.assert_allclose(leaf, ends[1][path], rtol=1e-5, err_msg=path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_step_that_is_not_finite_leaves_the_state(toy, value, accumulate):
+    rule = optax.adamw(1e-2)
+    schedule = optax.constant_schedule(1e-2)
+    step = jax.jit(make_train_step(toy.assemble, rule, schedule, accumulate=accumulate))
+    state = TrainState(jnp.int32(0), toy.trainable, rule.init(toy.trainable))
+    for _ in range(2):
+        state, metrics = step(state, toy.frozen, toy.batch())
+        assert metrics["skipped"] == 0
+    compiled = step._cache_size()
+    bad = toy.batch()
+    bad["x"][0, 0, 0] = value
+    after, metrics = step(state, toy.frozen, bad)
+    assert metrics["skipped"] == 1
+    assert step._cache_size() == compiled
+    assert int(after.step) == 3  # the position in the data goes on
+    assert_same(after.trainable, state.trainable)
+    assert_same(after.optimizer, state.optimizer)
 
 
 def test_gradients_of_frozen_weights_are_never_formed(toy):

@@ -2,6 +2,7 @@
 
 import pickle
 
+import numpy as np
 import pytest
 
 from omni_smola.data.builders.official.files import BadRecord, Fields
@@ -165,3 +166,74 @@ def test_real_expressions(real, examples, source):
     assert first["question"] == "person in red"
     # [0, 95.32, 113.34, 324.27] in a photo of 428 x 640 pixels.
     assert first["box"] == pytest.approx([0, 95.32 / 640, 113.34 / 428, 419.59 / 640], abs=1e-5)
+
+
+class TestBothTestSplits:
+    """The task's test split is testA and testB at once, scored apart by group."""
+
+    @pytest.fixture
+    def batches(self, refer, downloads, tmp_path):
+        from omni_smola.data import pipeline, tasks
+
+        people = [ref(n, "testA", f"man {n}") for n in (1, 3, 4, 5)]
+        things = [ref(2, "testB", "the dog", "a brown dog", image_id=25)]
+        boxes = {n: (9, [50.0, 10.0, 100.0, 40.0]) for n in (1, 3, 4, 5)}
+        boxes[2] = (25, [0.0, 0.0, 320.0, 480.0])
+        refer("refcoco", [*people, *things], instances(boxes))
+        tasks.register(data_dir=str(tmp_path / "tfds"), manual_dir=str(downloads.folder))
+
+        def read(name, limit=None):
+            sizes = {"batch_size": 3, "prompt_length": 16, "target_length": 16, "resolution": 8}
+            pairs = pipeline.eval_batches(name, "test", limit=limit, **sizes)
+            return [example for _, examples in pairs for example in examples]
+
+        return read
+
+    def test_all_examples_know_their_split(self, batches):
+        found = batches("refcoco_rec")
+        assert [(e["id"], e["groups"]) for e in found] == [
+            ("10", "testA"),
+            ("30", "testA"),
+            ("40", "testA"),
+            ("50", "testA"),
+            ("20", "testB"),
+            ("21", "testB"),
+        ]
+        generated = batches("refcoco_reg")
+        assert [e["groups"] for e in generated] == ["testA"] * 4 + ["testB"]
+
+    @pytest.mark.parametrize(
+        ("limit", "ids"),
+        [
+            (1, ["10"]),
+            (2, ["10", "20"]),
+            (3, ["10", "30", "20"]),
+            (5, ["10", "30", "40", "20", "21"]),
+            (9, ["10", "30", "40", "50", "20", "21"]),
+        ],
+    )
+    def test_a_limit_takes_from_both(self, batches, limit, ids):
+        assert [example["id"] for example in batches("refcoco_rec", limit)] == ids
+
+    def test_both_are_scored_in_one_evaluation(self, batches):
+        from omni_smola.data import tasks
+        from omni_smola.evaluation.evaluator import evaluate_task
+
+        examples = batches("refcoco_rec")
+        right = {"testA": "[0.250,0.100,0.750,0.500]", "testB": "[0.000,0.000,0.100,0.100]"}
+        texts = iter([right[example["groups"]] for example in examples])
+        batch = {"example_mask": np.ones(len(examples), bool)}
+        result = evaluate_task(
+            tasks.get("refcoco_rec").row,
+            [(batch, examples)],
+            lambda batch: np.full((len(examples), 2), 5),
+            lambda ids: next(texts),
+        )
+        assert result.scores["accuracy@0.5/testA"] == 100
+        assert result.scores["accuracy@0.5/testB"] == 0
+        assert result.scores["accuracy@0.5"] == pytest.approx(100 * 4 / 6)
+
+    def test_a_split_of_the_two_that_is_not_there_is_named(self, refer, source):
+        refer("refcoco", [ref(1, "testA", "man")])
+        with pytest.raises(UserError, match="has no split 'testB'; it has 'testA'"):
+            source("refcoco").num_input_examples("testA+testB")

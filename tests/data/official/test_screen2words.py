@@ -57,3 +57,12 @@ def test_a_list_that_is_none(screens, read):
         UserError, match=r"dev_screens.txt, line 2: 'screenId' is no id of a screen"
     ):
         read("screen2words", "validation")
+
+
+def test_a_row_that_is_not_utf8_is_told_or_left_out(screens, examples, capsys):
+    screens.write(SUMMARIES, CSV.encode().replace(b"login screen", b"caf\xe9"))
+    sentence = rf"{SUMMARIES}, line 2: 'caf\\udce9' is not UTF-8"
+    with pytest.raises(UserError, match=sentence):
+        examples("screen2words", "validation")
+    assert [r["id"] for r in examples("screen2words", "validation", "skip")] == ["300"]
+    assert "left out 1 bad records" in capsys.readouterr().err

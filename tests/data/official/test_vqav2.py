@@ -1,6 +1,7 @@
 """VQAv2 in the official layout; here also what every dataset's builder shares."""
 
 import copy
+import json
 
 import pytest
 
@@ -136,6 +137,8 @@ BAD = {
         "'answers' must be 10, but there are 0",
     ),
     "no annotation": (lambda q, a: a.pop(2), "the field 'answers' is missing"),
+    # As the byte 0xff is kept that stands in a file: see the test of the bytes below.
+    "half a character": (put("question", "How\udcff"), r"record 1: 'How\\udcff' is not UTF-8"),
 }
 
 
@@ -151,10 +154,18 @@ def test_a_bad_record_stops_or_is_left_out(vqav2, examples, capsys, change, sent
     assert "vqav2/validation: left out 1 bad records, kept 2" in told
 
 
+def test_bytes_that_are_not_utf8_are_told_with_their_record(vqav2, examples, capsys):
+    good = json.dumps(QUESTIONS).encode()
+    vqav2.write(VAL, good.replace(b"How many?", b"How many\xff?"))
+    with pytest.raises(UserError, match=rf"{VAL}, record 1: 'How many\\udcff\?' is not UTF-8"):
+        examples("vqav2", "validation")
+    assert [r["id"] for r in examples("vqav2", "validation", "skip")] == ["9000", "25000"]
+    assert "left out 1 bad records" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b'{"questions": [{"question": "\xff"}]}', r"is not UTF-8 \(byte 29\)"),
         ('{"questions": [', "is not complete JSON .*line 1.*download it again"),
         ({"answers": []}, "is not an object with a list 'questions'"),
     ],

@@ -31,3 +31,21 @@ def test_a_label_that_is_none_and_the_number_of_the_line(downloads, examples):
         examples("vsr", "test")
     # Without a config it is the first, and what is left out does not shift the numbers.
     assert [r["id"] for r in examples("vsr", "test", "skip")] == ["0", "2"]
+
+
+def test_lines_that_cannot_be_read_are_told_or_left_out(downloads, examples, capsys):
+    line = '{"image": "000000000009.jpg", "caption": "It is %s.", "label": 1}\n'
+    path = "vsr/data/splits/zeroshot/test.jsonl"
+    whole = (line % "on it").encode()
+    broken = {
+        b'{"image": "0000': r"line 2, which is not JSON .*: .* is no object of fields",
+        (line % "X").encode().replace(b"X", b"\xe9"): r"line 2: 'It is \\udce9\.' is not UTF-8",
+        b"[1, 2]": r"line 2: \[1, 2\] is no object of fields",
+    }
+    downloads.images("coco/val2017/000000000009.jpg")
+    for bad, sentence in broken.items():
+        downloads.write(path, whole + bad.strip() + b"\n" + whole)
+        with pytest.raises(UserError, match=rf"{path}, {sentence}"):
+            examples("vsr", "test")
+    assert [r["id"] for r in examples("vsr", "test", "skip")] == ["0", "2"]
+    assert "left out 1 bad records, kept 2" in capsys.readouterr().err

@@ -18,7 +18,13 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from omni_smola.data.builders.official import images
-from omni_smola.data.builders.official.files import BadRecord, Fields, SourceFile, missing_files
+from omni_smola.data.builders.official.files import (
+    BadRecord,
+    Fields,
+    SourceFile,
+    missing_files,
+    not_utf8,
+)
 from omni_smola.errors import UserError
 
 PACKAGE = "omni_smola.data.builders"
@@ -119,6 +125,12 @@ class OfficialBuilder(images.QuietBuilder, abc.ABC, skip_registration=True):
             disable_shuffling=True,
         )
 
+    def _download_and_prepare(
+        self, dl_manager: tfds.download.DownloadManager, download_config: Any = None
+    ) -> None:
+        self._how = download_config
+        super()._download_and_prepare(dl_manager, download_config)
+
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         folder = Path(dl_manager.manual_dir)
         splits = [split for split, files in self.SPLITS.items() if _any(folder, files)]
@@ -128,7 +140,7 @@ class OfficialBuilder(images.QuietBuilder, abc.ABC, skip_registration=True):
             raise error
         store = None
         if self.IMAGES is not None:
-            store = images.prepare(self.IMAGES, self._data_dir_root, folder)
+            store = images.prepare(self.IMAGES, self._data_dir_root, folder, self._how)
         return {split: self._generate_examples(folder, split, store) for split in splits}
 
     def _generate_examples(
@@ -176,6 +188,9 @@ class OfficialBuilder(images.QuietBuilder, abc.ABC, skip_registration=True):
         store: images.ImageStore | None,
     ) -> dict[str, Any]:
         """The example as it is stored; raises BadRecord for what no dataset may have."""
+        for text in (example.id, example.question, *example.references, *example.choices):
+            if not_utf8(text):
+                raise record.bad(f"{text!r} is not UTF-8: convert the file, or download it again.")
         if example.id in seen:
             raise record.bad(f"the id {example.id!r} stands in {split} twice.")
         if not example.references and split not in self.HIDDEN:
@@ -191,12 +206,12 @@ class OfficialBuilder(images.QuietBuilder, abc.ABC, skip_registration=True):
         seen.add(example.id)
         fields = dataclasses.asdict(example)
         fields["image_key"] = fields.pop("image") or ""
+        fields["ocr"] = [word for word in example.ocr if not not_utf8(word)]
         return fields | {
             "image_position": position,
             "box": np.asarray(example.box or (-1.0,) * 4, np.float32),
             "choices": list(example.choices),
             "references": list(example.references),
-            "ocr": list(example.ocr),
         }
 
 

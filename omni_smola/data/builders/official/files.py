@@ -9,11 +9,14 @@ import dataclasses
 import io
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omni_smola.errors import UserError
+
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 class BadRecord(UserError):
@@ -145,7 +148,7 @@ class Fields:
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file; raises UserError for one that is not JSON or not UTF-8."""
+    """The value in a JSON file; raises UserError for one that is not JSON."""
     try:
         return json.loads(_text(path))
     except json.JSONDecodeError as error:
@@ -180,7 +183,10 @@ def read_dict(path: Path) -> Iterator[tuple[str, Fields]]:
 
 
 def read_jsonl(path: Path) -> Iterator[Fields]:
-    """The records of a file of one JSON object a line; empty lines are left out."""
+    """The records of a file of one JSON object a line; empty lines are left out.
+
+    A line that is not JSON is a bad record like any other.
+    """
     # Not splitlines, which also cuts at characters that may stand inside of a text.
     for number, line in enumerate(_text(path).split("\n"), 1):
         if line.strip():
@@ -188,7 +194,7 @@ def read_jsonl(path: Path) -> Iterator[Fields]:
             try:
                 value = json.loads(line)
             except json.JSONDecodeError as error:
-                raise UserError(f"{where} is not JSON ({error.msg}): download it again.") from error
+                value, where = line, f"{where}, which is not JSON ({error.msg})"
             yield Fields(value, where)
 
 
@@ -213,13 +219,15 @@ def read_table(path: Path, columns: Sequence[str], delimiter: str = ",") -> Iter
         yield Fields({key: value for key, value in row.items() if value is not None}, where)
 
 
+def not_utf8(text: str) -> bool:
+    """Whether a text of these files had bytes that are not UTF-8, or half a character."""
+    return _HALF.search(text) is not None
+
+
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is not UTF-8 (byte {error.start}): download it again, or convert it."
-        ) from error
+        # What is not UTF-8 is kept as it is, so that it is told with the record that it stands in.
+        return path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from error
 

@@ -10,6 +10,7 @@ import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -106,8 +107,10 @@ class Images(QuietBuilder, skip_registration=True):
     VERSION = tfds.core.Version("1.0.0")
     MANUAL_DOWNLOAD_INSTRUCTIONS = "Put the folders of the image collection into manual_dir."
 
-    def __init__(self, collection: Collection, **kwargs):
+    def __init__(self, collection: Collection, beam: bool = False, **kwargs):
+        """beam: whether the images are read by Apache Beam, on as many machines as it has."""
         self._collection = collection
+        self._beam = beam
         config = tfds.core.BuilderConfig(name=collection.name, description=collection.name)
         super().__init__(config=config, **kwargs)
 
@@ -124,9 +127,14 @@ class Images(QuietBuilder, skip_registration=True):
         images = self._collection.images(Path(dl_manager.manual_dir))
         return {"images": self._generate_examples(images), "keys": self._keys(images)}
 
-    def _generate_examples(self, images: dict[str, Read]) -> Iterator[tuple[int, dict]]:
-        for index, (key, read) in enumerate(images.items()):
-            yield index, {"key": key, "image": read()}
+    def _generate_examples(self, images: dict[str, Read]) -> Any:
+        """Pairs of a position and its record; with Beam the transform that makes them."""
+        numbered = list(enumerate(images.items()))
+        if not self._beam:
+            return map(_record, numbered)
+        import apache_beam
+
+        return apache_beam.Create(numbered) | apache_beam.Map(_record)
 
     def _keys(self, images: dict[str, Read]) -> Iterator[tuple[int, dict]]:
         for index, key in enumerate(images):
@@ -167,22 +175,37 @@ class ImageStore:
         return [_bytes(tf.train.Example.FromString(record), "image") for record in records]
 
 
+def _record(numbered: tuple[int, tuple[str, Read]]) -> tuple[int, dict[str, Any]]:
+    index, (key, read) = numbered
+    return index, {"key": key, "image": read()}
+
+
 def prepare(
-    collection: Collection, data_dir: str | Path, manual_dir: str | Path | None
+    collection: Collection,
+    data_dir: str | Path,
+    manual_dir: str | Path | None,
+    how: tfds.download.DownloadConfig | None = None,
 ) -> ImageStore:
     """The store of a collection, built from the download folder where it is not there yet.
+
+    Args:
+      how: its beam_runner and beam_options, where there are such, read and write the images.
 
     Raises:
       UserError: it is not there and there is no download folder, or that lacks the images.
     """
-    builder = Images(collection, data_dir=str(data_dir), file_format="array_record")
+    runner, options = (how.beam_runner, how.beam_options) if how else (None, None)
+    beam = runner is not None or options is not None
+    builder = Images(collection, beam, data_dir=str(data_dir), file_format="array_record")
     if not builder.is_prepared():
         if manual_dir is None:
             raise UserError(
                 f"The image collection {collection.name} is not prepared under {data_dir}: give "
                 "the folder of the official downloads by --config.data.manual_dir=FOLDER."
             )
-        config = tfds.download.DownloadConfig(manual_dir=str(manual_dir))
+        config = tfds.download.DownloadConfig(
+            manual_dir=str(manual_dir), beam_runner=runner, beam_options=options
+        )
         builder.download_and_prepare(download_config=config, file_format="array_record")
     return ImageStore(builder)
 

@@ -55,6 +55,8 @@ class ReferBuilder(OfficialBuilder, skip_registration=True):
         tfds.core.BuilderConfig(name="comprehension", description="From expression to box."),
         tfds.core.BuilderConfig(name="generation", description="From box to expression."),
     ]
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES = {"1.1.0": "Groups testA and testB."}
     IMAGES = COCO
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
@@ -79,6 +81,8 @@ class ReferBuilder(OfficialBuilder, skip_registration=True):
             raise record.bad(f"the split {split_name!r} is none of {', '.join(self.SPLITS)}.")
         sentences = [sentence.text("sent") for sentence in record.records("sentences")]
         common = {"image": record.label("image_id"), "box": fraction_box(record)}
+        if split in ("testA", "testB"):
+            common["groups"] = split  # people, other objects: evaluated together, reported apart
         if self.builder_config.name == "generation":
             return Example(id=record.label("ref_id"), references=tuple(sentences), **common)
         sentence = Fields(record.get("sentence"), record.where)

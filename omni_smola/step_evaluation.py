@@ -1,0 +1,76 @@
+"""The evaluation of a run's states: each step once, however often it is asked for."""
+
+import functools
+import os
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from omni_smola.evaluation.evaluator import Evaluator
+from omni_smola.run import Batch, Run, say
+from omni_smola.training.state import Tree
+from omni_smola.training.step import TrainState
+from omni_smola.training.watchdog import PATIENCE, Watchdog
+
+WriteScalars = Callable[[int, dict[str, float]], None]
+
+
+class StepEvaluation:
+    """Evaluates states on the config's tasks and writes predictions, scores and scalars.
+
+    Args:
+      evaluator: of the config's tasks. label: names what is evaluated in file names.
+      write_scalars: (step, name -> value). watchdog: watches every batch's decoding.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        evaluator: Evaluator,
+        label: str,
+        write_scalars: WriteScalars,
+        watchdog: Watchdog,
+    ):
+        self._run, self._evaluator, self._label = run, evaluator, label
+        self._write, self._watchdog = write_scalars, watchdog
+        self._last: tuple[int, float | None] | None = None
+
+    def path(self, step: int) -> str:
+        """The file of a step's scores."""
+        return os.path.join(self._run.workdir, "scores", f"{self._label}-{step}.json")
+
+    def __call__(self, state: TrainState) -> float | None:
+        """The mean score of the tasks that have one; None without any.
+
+        Raises:
+          OSError: the results cannot be written.
+        """
+        step = int(state.step)
+        if self._last is None or self._last[0] != step:
+            generate = functools.partial(self._generate, state.trainable)
+            scores = self._evaluator.run(generate, self._run.workdir, self._label, step)
+            self._write(step, {f"eval/{t}/{m}": v for t, s in scores.items() for m, v in s.items()})
+            self._evaluator.write_scores(self.path(step))
+            self._last = (step, _mean(scores))
+        return self._last[1]
+
+    def while_training(self, state: TrainState) -> float | None:
+        """The same; results that cannot be written are told and end nothing."""
+        try:
+            return self(state)
+        except OSError as error:
+            say(
+                f"THE EVALUATION OF STEP {int(state.step)} COULD NOT BE WRITTEN ({error}): make "
+                "room there. The run goes on"
+            )
+            return None
+
+    def _generate(self, trainable: Tree, batch: Batch) -> np.ndarray:
+        with self._watchdog.watching("decoding a batch of an evaluation", PATIENCE):
+            return self._run.generate(trainable, batch)
+
+
+def _mean(scores: Mapping[str, Mapping[str, float]]) -> float | None:
+    """The mean of the tasks' first metrics, by which they are reported."""
+    firsts = [next(iter(own.values())) for own in scores.values() if own]
+    return float(np.mean(firsts)) if firsts else None

@@ -1,0 +1,235 @@
+"""Faults of pods, disks and data, made for real, and what the user sees of each."""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from .conftest import MICRO_RUN, MICRO_STEPS, ROOT, checkpointed
+
+pytestmark = pytest.mark.slow
+QUICK = ("--config.eval.baseline=False", "--config.log_every=1")
+
+
+def steps_of(workdir: pathlib.Path) -> list[int]:
+    folder = workdir / "checkpoints"
+    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
+
+
+def lines_until(process: subprocess.Popen, text: str) -> list[str]:
+    """What it tells, up to the line that has the text; the test fails where there is none."""
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if text in line:
+            return lines
+    raise AssertionError("".join(lines))
+
+
+def rest(process: subprocess.Popen) -> tuple[int, str]:
+    """Exit status and what it tells from here on; a process that hangs is killed."""
+    timer = threading.Timer(600, process.kill)
+    timer.start()
+    told = process.stderr.read()
+    status = process.wait()
+    timer.cancel()
+    return status, told
+
+
+@contextlib.contextmanager
+def small_disk(folder: pathlib.Path, size: str):
+    """A tmpfs of its own on the folder; the test is skipped where mounting is not permitted."""
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a tmpfs is not permitted here; RLIMIT_FSIZE stands in for it below")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_sigterm_saves_and_a_truncated_checkpoint_is_put_aside(trained, command, tmp_path):
+    never, _ = trained
+    workdir = tmp_path / "run"
+    arguments = (*MICRO_RUN, *QUICK, f"--workdir={workdir}")
+    with command.start(*arguments, "--config.checkpoint.every=8") as process:
+        lines_until(process, "step 11/")
+        process.send_signal(signal.SIGTERM)
+        status, told = rest(process)
+    assert status == 0, told
+    newest = steps_of(workdir)[-1]
+    assert newest > 8 and newest % 8  # at the step that it was at
+    assert f"SIGTERM: saved step {newest} of {MICRO_STEPS}; the same command goes on" in told
+    assert "Traceback" not in told
+
+    saved = workdir / "checkpoints" / str(newest)
+    file = max(saved.glob("trainable/ocdbt*/d/*"), key=lambda path: path.stat().st_size)
+    os.truncate(file, file.stat().st_size // 2)
+    done = command(*arguments, "--config.checkpoint.every=8")
+    assert done.returncode == 0, done.stderr
+    assert f"the checkpoint {saved} is damaged (" in done.stderr
+    before = steps_of(workdir)
+    assert f"put aside as {saved}.corrupt-1, step 8 is used" in done.stderr
+    assert "at step 8" in done.stderr and (workdir / "checkpoints" / f"{newest}.corrupt-1").is_dir()
+    assert before[-1] == MICRO_STEPS
+    wanted, found = checkpointed(never), checkpointed(workdir)
+    for part in ("trainable", "optimizer"):
+        for path, value in wanted[part].items():
+            np.testing.assert_array_equal(found[part][path], value, err_msg=path)
+
+
+def test_a_full_disk_ends_nothing_and_the_old_checkpoint_stays(trained, command, tmp_path):
+    """Room for one checkpoint; a file that fills the rest is removed when the first save fails."""
+    never, _ = trained
+    size = sum(p.stat().st_size for p in (never / "checkpoints" / "40").rglob("*") if p.is_file())
+    workdir = tmp_path / "disk"
+    workdir.mkdir()
+    with small_disk(workdir, "64m"):
+        free = shutil.disk_usage(workdir).free
+        (workdir / "filler").write_bytes(bytes(free - size * 3 // 2 - 200_000))
+        arguments = (*MICRO_RUN, *QUICK, f"--workdir={workdir}")
+        with command.start(*arguments) as process:
+            lines_until(process, "COULD NOT BE WRITTEN")
+            kept = steps_of(workdir)
+            (workdir / "filler").unlink()
+            status, told = rest(process)
+        assert status == 0, told
+        assert kept == [5]
+        assert steps_of(workdir)[-1] == MICRO_STEPS
+        for path, value in checkpointed(never)["trainable"].items():
+            found = checkpointed(workdir)["trainable"][path]
+            np.testing.assert_array_equal(found, value, err_msg=path)
+
+
+FULL = """
+import resource, signal, sys
+import jax.numpy as jnp
+from omni_smola.errors import UserError
+from omni_smola.training.checkpoint import Checkpoints
+from omni_smola.training.step import TrainState
+
+def state(step):
+    return TrainState(jnp.int32(step), {"w": jnp.arange(300_000.0) + step}, {"m": jnp.ones(9)})
+
+checkpoints = Checkpoints(sys.argv[1], {"seed": 0})
+checkpoints.save(state(5))
+checkpoints.wait()
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+checkpoints.save(state(10))
+checkpoints.wait()
+try:
+    checkpoints.finish(state(10))
+except UserError as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+print(checkpoints.restore(state(0)).trainable["w"][0])
+checkpoints.save(state(15))
+checkpoints.finish(state(15))
+print(checkpoints.latest())
+"""
+
+
+def test_a_last_save_that_fails_is_an_error(tmp_path):
+    """Files may not grow beyond 4 kB: what a full disk is, where no tmpfs can be mounted."""
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path)], cwd=ROOT, capture_output=True, text=True
+    )
+    sentence, kept, latest = done.stdout.splitlines()
+    assert "The last checkpoint, of step 10, could not be written" in sentence, done.stderr
+    assert "goes on at step 5" in sentence
+    assert done.stderr.count("CHECKPOINT OF STEP 10 COULD NOT BE WRITTEN") == 2  # tried twice
+    assert "step 5 is safe" in done.stderr
+    assert (float(kept), int(latest)) == (5.0, 15)
+    assert not list((tmp_path / "checkpoints").glob("*tmp*"))
+
+
+def test_updates_that_are_not_finite_end_the_run_with_the_batch(command, tmp_path):
+    done = command(
+        *MICRO_RUN,
+        *QUICK,
+        "--config.optimizer.learning_rate=1e36",
+        "--config.optimizer.clip_norm=0",
+        "--config.faults.bad_steps=3",
+        f"--workdir={tmp_path}",
+    )
+    assert done.returncode == 2, done.stderr
+    assert "SKIPPED, nothing learned from it" in done.stderr and "(3 in a row" in done.stderr
+    sentence = done.stderr.splitlines()[-1]
+    assert sentence.startswith("omni_smola: The updates of 3 steps in a row")
+    (file,) = tmp_path.glob("bad_batch-step-*.npz")
+    assert str(file) in sentence
+    with np.load(file) as batch:  # which refuses pickled objects
+        assert batch["image"].shape == (4, 24, 24, 3) and batch["target"].shape[0] == 4
+    scalars = (tmp_path / "logs" / "scalars.jsonl").read_text()
+    assert '"train/skipped_steps": 3.0' in scalars and "NaN" not in scalars
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of captions whose images are small PNGs."""
+    from PIL import Image
+
+    path = tmp_path / "mine"
+    (path / "img").mkdir(parents=True)
+    lines = []
+    for i in range(12):
+        Image.new("RGB", (24, 24), (20 * i, 0, 99)).save(path / f"img/{i}.png")
+        lines.append(json.dumps({"image": f"img/{i}.png", "captions": [f"number {i}"]}))
+    for split in ("train", "test"):
+        (path / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+    return path
+
+
+def own_data(folder: pathlib.Path, workdir: pathlib.Path) -> tuple[str, ...]:
+    config = folder.parent / "own.py"
+    config.write_text(
+        f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom configs import pali_smola\n"
+        "def get_config(arg=None):\n    config = pali_smola.get_config(arg)\n"
+        f"    config.data.sources = {{'mine': {str(folder)!r}}}\n"
+        "    config.data.rates = {'mine': 1.0}\n    return config\n"
+    )
+    run = [f"--config={config}:experts=2-2-2,rank=2", *MICRO_RUN[1:], *QUICK]
+    return (*run, f"--workdir={workdir}")
+
+
+def test_a_read_that_never_returns_is_ended_with_all_stack_traces(folder, command, tmp_path):
+    """Images become pipes that nobody writes to: a network file system that does not answer."""
+    arguments = own_data(folder, tmp_path / "run")
+    many = ("--config.steps=100000", "--config.faults.watchdog_minutes=0.25")
+    with command.start(*arguments, *many) as process:
+        lines_until(process, "step 5/")
+        for image in (folder / "img").iterdir():
+            image.unlink()
+            os.mkfifo(image)
+        status, told = rest(process)
+    assert status == 1, told
+    assert "no progress in the batch of step" in told and "watchdog_minutes" in told
+    assert "Thread 0x" in told and "image_bytes" in told  # where the data's thread is waiting
+    assert steps_of(tmp_path / "run")
+
+
+def test_damaged_images_are_left_out_and_told(folder, command, tmp_path):
+    whole = (folder / "img/3.png").read_bytes()
+    (folder / "img/3.png").write_bytes(whole[: len(whole) - 30])
+    arguments = own_data(folder, tmp_path / "run")
+    failed = command(*arguments)
+    assert failed.returncode == 2
+    last = failed.stderr.splitlines()[-1]
+    assert "omni_smola: Line 4 of split 'train'" in last and "img/3.png" in last
+    assert "--config.data.on_error=skip" in last
+    done = command(*arguments, "--config.data.on_error=skip")  # goes on where it failed
+    assert done.returncode == 0, done.stderr
+    assert "left out line 4 of split 'train'" in done.stderr
+    assert (
+        "of 2 damaged examples. The first was line 4" in done.stderr
+    )  # train's, and test's or not

@@ -1,0 +1,212 @@
+"""Runs of several processes on this machine, which find each other over the loopback.
+
+Four devices in all, as one process of four, two of two and four of one, in a mesh whose tensor axis
+lies inside of a host or spans two. What one host computes, writes and reads is what many do.
+"""
+
+import json
+import pathlib
+import re
+import shutil
+import socket
+import subprocess
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from omni_smola import trees
+from omni_smola.errors import UserError
+from omni_smola.training import distributed
+
+from .conftest import MICRO_RUN
+
+DEVICES, STEPS, KEPT = 4, 6, 3
+# Five examples in batches of four: of the second batch, hosts but the first have nothing.
+RUN = (
+    *(a for a in MICRO_RUN if not a.startswith(("--config.steps", "--config.log_every"))),
+    f"--config.steps={STEPS}",
+    f"--config.checkpoint.every={KEPT}",
+    "--config.log_every=1",
+    "--config.eval.examples=5",
+    "--config.eval.baseline=False",
+    "--config.decode.method=sample",
+    "--config.mesh.data=1",
+    "--config.mesh.fsdp=2",
+    "--config.mesh.tensor=2",
+    "--config.mesh.frozen=fsdp+tensor",
+    "--config.faults.log_batches=True",
+)
+
+
+def run(
+    command, workdir: pathlib.Path, processes: int, *arguments: str
+) -> list[tuple[int, str, str]]:
+    """Status, standard output and standard error of every process of a run."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = []
+    for i in range(processes):
+        env = {
+            # Compiled as the other tests are: the processes are compared with each other.
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+            "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false "
+            f"--xla_force_host_platform_device_count={DEVICES // processes}",
+        }
+        if processes > 1:
+            env[distributed.COORDINATOR] = f"127.0.0.1:{port}"
+            env[distributed.PROCESSES], env[distributed.PROCESS] = str(processes), str(i)
+        started.append(
+            command.start(*RUN, *arguments, f"--workdir={workdir}", stdout=subprocess.PIPE, env=env)
+        )
+    ended = [process.communicate(timeout=900) for process in started]
+    return [(p.returncode, *texts) for p, texts in zip(started, ended, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def runs(command, tmp_path_factory) -> dict[int, tuple[pathlib.Path, list]]:
+    """Processes -> workdir and what they told. Four go on from the half of the run of one."""
+    folder = tmp_path_factory.mktemp("hosts")
+    done = {}
+    for processes in (1, 2, 4):
+        workdir = folder / str(processes)
+        if processes == 4:
+            shutil.copytree(done[1][0], workdir)
+            shutil.rmtree(workdir / "checkpoints" / str(STEPS))
+            for name in ("logs", "predictions", "scores"):
+                shutil.rmtree(workdir / name)
+        told = run(command, workdir, processes)
+        assert [status for status, _, _ in told] == [0] * processes, told
+        done[processes] = (workdir, told)
+    return done
+
+
+def losses(workdir: pathlib.Path) -> dict[int, float]:
+    lines = map(json.loads, (workdir / "logs" / "scalars.jsonl").read_text().splitlines())
+    return {line["step"]: line["train/loss"] for line in lines if "train/loss" in line}
+
+
+def saved(workdir: pathlib.Path, part: str) -> dict[str, np.ndarray]:
+    """The arrays of the last checkpoint, whatever processes wrote it, on one device of this one."""
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    with ocp.StandardCheckpointer() as checkpointer:
+        folder = workdir / "checkpoints" / str(STEPS) / part
+        described = checkpointer.metadata(folder).item_metadata
+        wanted = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), described
+        )
+        return trees.paths(checkpointer.restore(folder, wanted))
+
+
+def rows(workdir: pathlib.Path) -> dict[tuple[int, int], set[str]]:
+    """(step, row of the global batch) -> the hashes of what the processes fed there."""
+    found: dict[tuple[int, int], set[str]] = {}
+    for file in (workdir / "logs").glob("batches-host-*.jsonl"):
+        for line in map(json.loads, file.read_text().splitlines()):
+            for i, digest in enumerate(line["rows"], line["first"]):
+                found.setdefault((line["step"], i), set()).add(digest)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 4])
+def test_the_global_batches_are_the_same(runs, processes):
+    wanted, found = rows(runs[1][0]), rows(runs[processes][0])
+    first = 0 if processes == 2 else KEPT
+    assert {(step, i) for step in range(first, STEPS) for i in range(4)} <= found.keys()
+    assert all(found[place] == wanted[place] for place in found.keys() & wanted.keys())
+    assert all(len(digests) == 1 for digests in found.values())
+    files = list((runs[processes][0] / "logs").glob("batches-host-*.jsonl"))
+    assert len(files) == processes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 4])
+def test_many_processes_give_the_losses_and_metrics_of_one(runs, processes):
+    (alone, _), (workdir, _) = runs[1], runs[processes]
+    first = 1 if processes == 2 else KEPT + 1
+    wanted = losses(alone)
+    found = losses(workdir)
+    assert list(found) == list(range(first, STEPS + 1)) and len(wanted) == STEPS
+    for step, loss in found.items():
+        np.testing.assert_allclose(loss, wanted[step], rtol=1e-5, err_msg=str(step))
+    name = f"test-smola-{STEPS}"
+    for task in ("mini_count", "mini_choice"):
+        file = f"predictions/{name}/{task}.jsonl"
+        assert (workdir / file).read_text() == (alone / file).read_text()
+        lines = [*map(json.loads, (workdir / file).read_text().splitlines())]
+        assert len(lines) == 5 and len({line["prediction"] for line in lines}) > 1
+    scores = [
+        json.loads((w / f"scores/{name}.json").read_text())["tasks"] for w in (alone, workdir)
+    ]
+    for task, values in scores[0].items():
+        assert values["scores"] == scores[1][task]["scores"]
+    for part in ("trainable", "optimizer"):
+        wanted, found = saved(alone, part), saved(workdir, part)
+        assert found.keys() == wanted.keys() and found
+        for path, value in wanted.items():
+            np.testing.assert_allclose(
+                found[path], value, rtol=1e-3, atol=1e-5, err_msg=f"{part} {path}"
+            )
+
+
+@pytest.mark.slow
+def test_checkpoints_of_one_process_are_resumed_by_four(runs):
+    workdir, told = runs[4]
+    assert f"resuming {workdir} at step {KEPT}" in told[0][2]
+    assert sorted(int(p.name) for p in (workdir / "checkpoints").iterdir()) == [KEPT, STEPS]
+
+
+@pytest.mark.slow
+def test_the_primary_process_alone_tells_and_writes(runs):
+    for processes in (2, 4):
+        workdir, told = runs[processes]
+        (_, out, err), *others = told
+        assert "mini_count" in out and "| task" in (workdir / "report.md").read_text()
+        assert [other for _, other, _ in others] == [""] * (processes - 1)
+        assert f"mesh data 1 x fsdp 2 x tensor 2, {processes} processes" in err
+        assert re.search(r"\[[\d:]{8}\] total +\d+ +[\d.]+ MiB +[\d.]+ MiB", err)
+        for _, _, silent in others:
+            assert "step " not in silent and "[1" not in silent.replace("[1]", ""), silent
+        assert len(list((workdir / "logs").glob("events.out.tfevents.*"))) == 1
+
+
+# What the environment says -> what jax.distributed.initialize is given; None: nothing is joined.
+STEP = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "1", "SLURM_JOB_ID": "7"}
+EXPLICIT = dict(zip((distributed.COORDINATOR, distributed.PROCESSES, distributed.PROCESS),
+                    ("10.0.0.1:8476", "4", "3"), strict=True))  # fmt: skip
+JOINED = {"coordinator_address": "10.0.0.1:8476", "num_processes": 4, "process_id": 3}
+
+
+@pytest.mark.parametrize(
+    ("environ", "arguments"),
+    [
+        ({}, None),
+        (EXPLICIT, JOINED),
+        (EXPLICIT | STEP, JOINED),
+        (STEP, {}),
+        (STEP | {"SLURM_STEP_NUM_TASKS": "1"}, None),
+        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4"}, None),  # in a batch script, outside of srun
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, {}),
+        ({"OMPI_COMM_WORLD_SIZE": "1"}, None),
+    ],
+)
+def test_the_environment_says_whether_there_are_others(environ, arguments):
+    assert distributed.arguments_of({"JAX_PLATFORMS": "cpu"} | environ) == arguments
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({distributed.PROCESS: ""}, r"NUM_PROCESSES=4, but .* needs .*JAX_PROCESS_ID=0 to N-1"),
+        ({distributed.COORDINATOR: ""}, r"needs JAX_COORDINATOR_ADDRESS=HOST:PORT"),
+        ({distributed.COORDINATOR: "10.0.0.1"}, r"needs JAX_COORDINATOR_ADDRESS=HOST:PORT"),
+        ({distributed.PROCESSES: "four"}, r"JAX_NUM_PROCESSES=four.*set all three, or none"),
+        ({distributed.PROCESS: "4"}, r"JAX_PROCESS_ID is 4 of JAX_NUM_PROCESSES=4.*from 0 to 3"),
+    ],
+)
+def test_an_environment_that_says_half_is_refused(change, sentence):
+    with pytest.raises(UserError, match=sentence):
+        distributed.arguments_of(EXPLICIT | change)
