@@ -264,7 +264,7 @@ MISTAKES = {
             *MICRO_RUN[1:],
             "--config.eval.baseline=False",
         ),
-        ["img/train", "TORN", "does not decode", "replace it or remove"],
+        ["img/train", "TORN", "does not decode", "data.on_error=skip"],
     ),
 }
 

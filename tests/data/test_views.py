@@ -266,7 +266,7 @@ def test_a_question_from_the_command_line_has_them_too(drawn):
 def test_an_image_that_does_not_decode_is_still_named(drawn):
     path = drawn / "img/1.png"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(UserError, match=r"line 2 of split 'train' .*img/1\.png.* does not decode"):
+    with pytest.raises(UserError, match=r"Line 2 of split 'train' .*img/1\.png.* does not decode"):
         stream(3)
 
 
