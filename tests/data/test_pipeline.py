@@ -184,7 +184,7 @@ def test_an_image_that_does_not_decode_is_named(write_folder):
     (path / "img/1.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match=r"Line 2 of split 'train' .*img/1\.png.* does not decode"):
         batches(5, {"cap": 1.0})
-    with pytest.raises(UserError, match=r"line 2 of split 'validation' .*img/1\.png"):
+    with pytest.raises(UserError, match=r"Line 2 of split 'validation' .*img/1\.png"):
         list(eval_batches("cap", "validation", **SIZES))
     (path / "img/1.png").unlink()
     with pytest.raises(UserError, match=r"img/1\.png of .* cannot be read"):
