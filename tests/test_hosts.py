@@ -165,11 +165,13 @@ def test_the_primary_process_alone_tells_and_writes(runs):
         workdir, told = runs[processes]
         (_, out, err), *others = told
         assert "mini_count" in out and "| task" in (workdir / "report.md").read_text()
-        assert [other for _, other, _ in others] == [""] * (processes - 1)
+        # XLA's collectives on CPUs announce themselves there.
+        lines = [line for _, other, _ in others for line in other.splitlines()]
+        assert [line for line in lines if not line.startswith("[Gloo]")] == []
         assert f"mesh data 1 x fsdp 2 x tensor 2, {processes} processes" in err
         assert re.search(r"\[[\d:]{8}\] total +\d+ +[\d.]+ MiB +[\d.]+ MiB", err)
         for _, _, silent in others:
-            assert "step " not in silent and "[1" not in silent.replace("[1]", ""), silent
+            assert not re.search(r"^(\[\d\d:|step |test-)", silent, re.MULTILINE), silent
         assert len(list((workdir / "logs").glob("events.out.tfevents.*"))) == 1
 
 

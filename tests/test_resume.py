@@ -46,6 +46,14 @@ def kill_while_a_checkpoint_is_written(process: subprocess.Popen, workdir: pathl
     kill(process)
 
 
+def kill_in_an_evaluation(process: subprocess.Popen) -> None:
+    """Between the first and the second task of the last one."""
+    for line in process.stderr:
+        if f"-smola {MICRO_STEPS}: task 1 of 2" in line:
+            break
+    kill(process)
+
+
 def losses(workdir: pathlib.Path) -> dict[int, set[float]]:
     """step -> every loss that was logged for it; a step done twice has two lines."""
     found: dict[int, set[float]] = {}
@@ -74,12 +82,16 @@ def test_a_killed_run_ends_bit_for_bit_like_one_never_killed(trained, command, t
     with command.start(*arguments, "--config.checkpoint.every=1") as process:
         kill_while_a_checkpoint_is_written(process, workdir)
     assert reached == sorted(reached) and steps_of(workdir)[-1:] < [MICRO_STEPS]
+    with command.start(*arguments) as process:
+        kill_in_an_evaluation(process)
+    assert not list(workdir.glob("scores/test-smola*"))
 
     done = command(*arguments)
     assert done.returncode == 0, done.stderr
     newest = steps_of(workdir)[-1]
     assert newest == MICRO_STEPS
     assert "resuming" in done.stderr
+    assert not list((workdir / "checkpoints").glob("*tmp*"))
 
     wanted, found = checkpointed(never_killed), checkpointed(workdir)
     for part in ("trainable", "optimizer"):

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from omni_smola.ahead import report, topology
+from omni_smola.ahead import programs, report, topology
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIG = runpy.run_path(str(ROOT / "configs" / "pali_smola.py"))["get_config"]
@@ -80,24 +80,39 @@ def config_of(backbone: Backbone, place: Place, experts: str) -> ml_collections.
     return config
 
 
-def measure(folder: pathlib.Path, backbone: Backbone, place: Place, experts: str) -> dict[str, Any]:
-    """One row, compiled unless the folder has it."""
+def file_of(folder: pathlib.Path, backbone: Backbone, place: Place, experts: str) -> pathlib.Path:
+    """Where a row is kept; what the programs are made of is not looked at: delete what is stale."""
     stem = place.topology.replace(":", "-")
-    workdir = folder / f"{backbone.name}-{experts}"
-    file = workdir / "compile" / f"{stem}.json"
-    if file.exists():
-        return json.loads(file.read_text())
-    return report.measure(config_of(backbone, place, experts), place.topology, str(workdir), say)
+    return folder / f"{backbone.name}-{experts}" / "compile" / f"{stem}.json"
+
+
+def kept(file: pathlib.Path) -> dict[str, Any]:
+    """What the folder has of a row."""
+    return json.loads(file.read_text()) if file.exists() else {"programs": {}, "errors": {}}
+
+
+def measure(file: pathlib.Path, backbone: Backbone, place: Place, experts: str) -> None:
+    """Compiles what the folder has not of a row, and keeps each program before the next one."""
+    config, workdir = config_of(backbone, place, experts), str(file.parents[1])
+    for name in programs.NAMES:
+        before = kept(file)
+        if name in before["programs"] or name in before["errors"]:
+            continue
+        found = report.measure(config, place.topology, workdir, say, (name,))
+        for part in ("programs", "errors"):
+            found[part] = before[part] | found[part]
+        file.write_text(json.dumps(found, indent=2) + "\n")
 
 
 def cells(backbone: Backbone, place: Place, experts: str, found: dict[str, Any]) -> list[list[str]]:
     """The table's lines of one row: one for each program."""
     lines = []
-    for name in ("train", "decode"):
+    for name in programs.NAMES:
         program = found["programs"].get(name)
         head = [backbone.title, experts, place.topology, name]
         if program is None:
-            lines.append([*head, *["-"] * 6, found["errors"][name]])
+            if name in found["errors"]:
+                lines.append([*head, *["-"] * 7, found["errors"][name]])
             continue
         mesh = program["mesh"]
         head += [f"{program['batch_size']}", " x ".join(map(str, mesh.values()))]
@@ -147,6 +162,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--folder", type=pathlib.Path, required=True, help="where rows are kept")
     parser.add_argument("--only", default="", help="regular expression of rows to compile")
+    parser.add_argument("--kept", action="store_true", help="compile nothing: the rows there are")
     arguments = parser.parse_args()
     lines = [list(HEAD), ["---"] * len(HEAD)]
     rows = [
@@ -158,10 +174,11 @@ def main() -> None:
     for backbone, place, experts in rows:
         label = f"{backbone.name} {experts} {place.topology}"
         if re.search(arguments.only, label):
-            say(label)
-            lines += cells(
-                backbone, place, experts, measure(arguments.folder, backbone, place, experts)
-            )
+            file = file_of(arguments.folder, backbone, place, experts)
+            if not arguments.kept:
+                say(label)
+                measure(file, backbone, place, experts)
+            lines += cells(backbone, place, experts, kept(file))
     print("\n".join(f"| {' | '.join(line)} |" for line in lines))
 
 

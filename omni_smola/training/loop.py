@@ -1,6 +1,7 @@
 """Training, in the order of events."""
 
 import contextlib
+import itertools
 import math
 import sys
 import time
@@ -70,9 +71,12 @@ def train(
         return state
     preemption = preemption or Preemption(math.inf)
     watchdog = watchdog or Watchdog(0)
-    clock = _Clock(checkpoint_minutes, log_every)
-    batches = open_batches(first)
+    due = _Due(steps, checkpoint_every, checkpoint_minutes, eval_every, keep_best, log_every)
     progress = Progress(first, steps, batch_size, stream)
+    batches = open_batches(first)
+    # Preparing the data, which the first batch waits for, may take hours: it is neither watched nor
+    # kept up at a signal, as there is nothing to save yet.
+    batches = itertools.chain([next(batches)], batches)
     waiting: tuple[int, dict[str, jax.Array]] | None = None
     with contextlib.ExitStack() as stack:
         # Whatever ends the run, a checkpoint that was begun is finished.
@@ -81,7 +85,6 @@ def train(
         stack.enter_context(preemption.deferred())
         for step in range(first + 1, steps + 1):
             batch = next(batches)
-            # From here on: preparing the data, which the first batch waits for, may take hours.
             watchdog.arm(f"step {step}", PATIENCE if step == first + 1 else 1)
             state, metrics = train_step(state, frozen, sharding.put_batch(mesh, batch))
             bad_steps.watch(step, metrics, batch)
@@ -89,32 +92,24 @@ def train(
             # device never waits for the host.
             if waiting is not None:
                 _log(*waiting, progress, write_scalars)
-                waiting = None
-            stopped = preemption.reached(step)
-            evaluates = eval_every and step % eval_every == 0 and (step < steps or keep_best)
-            evaluates = evaluates and not stopped
-            saves = step % checkpoint_every == 0 or step == steps or clock.due(step)
-            saves = saves or bool(stopped) or (evaluates and keep_best)
-            if saves or step % log_every == 0 or step == first + 1:
-                waiting = (step, metrics)
+            waiting = (step, metrics) if step % log_every == 0 or step == first + 1 else None
+            stopped, score = preemption.reached(step), None
             # Evaluation sees the state that the checkpoint holds, and both come before the next
             # batch.
-            score = None
+            evaluates = due.evaluates(step) and not stopped
             if evaluates:
                 watchdog.disarm()
                 try:
                     with progress.paused(), preemption.immediate():
                         score = evaluate(state)
                 except Preempted as asked:
-                    saves, stopped = True, str(asked)
-                    waiting = (step, metrics)
-            if saves:
+                    stopped = str(asked)
+            if due.saves(step, evaluates) or stopped:
                 watchdog.arm(f"saving step {step}", PATIENCE)
                 bad_steps.flush()
-                _log(*waiting, progress, write_scalars)
+                _log(step, metrics, progress, write_scalars)
                 waiting = None
                 checkpoints.save(state, score)
-                clock.saved()
             watchdog.arm(f"the batch of step {step + 1}")
             if stopped:
                 checkpoints.finish(state)
@@ -123,21 +118,41 @@ def train(
     return state
 
 
-class _Clock:
-    """Tells when a checkpoint is due by time, on all hosts alike."""
+class _Due:
+    """Tells what is to be done after a step, on all hosts alike; for the arguments see `train`."""
 
-    def __init__(self, minutes: float, ask_every: int):
-        self._seconds, self._ask_every = 60 * minutes, ask_every
-        self.saved()
+    def __init__(
+        self,
+        steps: int,
+        checkpoint_every: int,
+        checkpoint_minutes: float,
+        eval_every: int,
+        keep_best: bool,
+        ask_every: int,
+    ):
+        self._steps, self._every, self._eval_every = steps, checkpoint_every, eval_every
+        self._keep_best, self._ask_every = keep_best, ask_every
+        self._seconds = 60 * checkpoint_minutes
+        self._saved = time.monotonic()
 
-    def saved(self) -> None:
-        self._start = time.monotonic()
+    def evaluates(self, step: int) -> bool:
+        """The last step only where its score is wanted: the caller evaluates after it."""
+        now = self._eval_every > 0 and step % self._eval_every == 0
+        return now and (step < self._steps or self._keep_best)
 
-    def due(self, step: int) -> bool:
+    def saves(self, step: int, evaluated: bool) -> bool:
+        """Asked once after every step; the next checkpoint by time counts from a yes."""
+        late = self._late(step)
+        now = step == self._steps or step % self._every == 0 or (evaluated and self._keep_best)
+        if now or late:
+            self._saved = time.monotonic()
+        return now or late
+
+    def _late(self, step: int) -> bool:
         """The first host's clock decides; with many, it is asked every `ask_every` steps only."""
         if not self._seconds:
             return False
-        late = time.monotonic() - self._start >= self._seconds
+        late = time.monotonic() - self._saved >= self._seconds
         if jax.process_count() == 1:
             return late
         if step % self._ask_every:
