@@ -61,7 +61,7 @@ def run(
         started.append(
             command.start(*RUN, *arguments, f"--workdir={workdir}", stdout=subprocess.PIPE, env=env)
         )
-    ended = [process.communicate(timeout=900) for process in started]
+    ended = [process.communicate(timeout=1800) for process in started]
     return [(p.returncode, *texts) for p, texts in zip(started, ended, strict=True)]
 
 
