@@ -208,8 +208,7 @@ def mask_bias(mask: Array) -> Array:
 
 
 # How activations (b, m, d) lie between layers where a mesh is set: examples as those of the batch.
-# Channels stay whole: with them over tensor, and all three axes above 1, XLA makes a program for
-# CPUs whose logits are wrong (tests/models/test_spread.py has the case).
+# Channels stay whole: divided, too, they have been seen in wrong programs (see `Layout`).
 ACTIVATIONS = (("data", "fsdp"), (), ())
 
 

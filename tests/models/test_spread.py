@@ -80,13 +80,14 @@ def batch(config, model) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["tiny", "paligemma_tiny"])
-def test_the_numbers_are_those_of_one_device(name):
+@pytest.mark.parametrize(("name", "pixels"), [("tiny", 0), ("tiny", 24), ("paligemma_tiny", 0)])
+def test_the_numbers_are_those_of_one_device(name, pixels):
     """Logits and gradients; XLA has been seen to divide a program wrongly on three axes."""
     told = []
     for sizes, devices in (((1, 1, 1), jax.devices()[:1]), ((2, 2, 2), jax.devices())):
         mesh = sharding.make_mesh(*sizes, devices)
         config = named(name, frozen="fsdp+tensor")
+        config.backbone.resolution = pixels
         model = models.make_model(config, mesh)
         # Experts start with an output of zero, which would hide them.
         trained = jax.tree.map(lambda x: jnp.where(x == 0, 0.05, x), model.trainable)
