@@ -118,7 +118,10 @@ def test_frozen_weights_have_a_degree_of_their_own(mesh):
     kernel = ("encoder/stack/layers/mlp/wi/kernel/wi_0", 4, 16, 32)
     assert spec(mesh, *kernel) == (None, "fsdp", "tensor")
     assert spec(mesh, *kernel, frozen=("tensor",)) == (None, None, "tensor")
-    assert spec(mesh, *kernel, frozen=("fsdp", "tensor")) == (None, "fsdp", "tensor")
+    # All three axes are above 1 here: fsdp takes data along.
+    assert spec(mesh, *kernel, frozen=("fsdp", "tensor")) == (None, ("data", "fsdp"), "tensor")
+    flat = sharding.make_mesh(1, 4, 2)
+    assert spec(flat, *kernel, frozen=("fsdp", "tensor")) == (None, "fsdp", "tensor")
     assert spec(mesh, *kernel, frozen=sharding.AXES) == (None, ("data", "fsdp"), "tensor")
     assert not any(spec(mesh, *kernel, frozen=()))
     table = ("embedding", 64, 16)
