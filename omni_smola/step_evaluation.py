@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from omni_smola.evaluation.evaluator import Evaluator
+from omni_smola.evaluation.evaluator import Evaluator, Unwritten
 from omni_smola.run import Batch, Run, say
+from omni_smola.training import distributed
 from omni_smola.training.state import Tree
 from omni_smola.training.step import TrainState
 from omni_smola.training.watchdog import PATIENCE, Watchdog
@@ -45,25 +46,31 @@ class StepEvaluation:
         Raises:
           OSError: the results cannot be written.
         """
-        step = int(state.step)
-        if self._last is None or self._last[0] != step:
-            generate = functools.partial(self._generate, state.trainable)
-            scores = self._evaluator.run(generate, self._run.workdir, self._label, step)
-            self._write(step, {f"eval/{t}/{m}": v for t, s in scores.items() for m, v in s.items()})
-            self._evaluator.write_scores(self.path(step))
-            self._last = (step, _mean(scores))
-        return self._last[1]
+        return self._evaluate(state, None)
 
     def while_training(self, state: TrainState) -> float | None:
         """The same; results that cannot be written are told and end nothing."""
-        try:
-            return self(state)
-        except OSError as error:
+        failed: list[OSError] = []
+        score = self._evaluate(state, failed.append)
+        if failed:
             say(
-                f"THE EVALUATION OF STEP {int(state.step)} COULD NOT BE WRITTEN ({error}): make "
-                "room there. The run goes on"
+                f"THE EVALUATION OF STEP {int(state.step)} COULD NOT BE WRITTEN ({failed[0]}): "
+                "make room there. The run goes on"
             )
-            return None
+        if distributed.agreed(bool(failed)):  # one host writes; all evaluate again, or none
+            self._last = None
+        return score
+
+    def _evaluate(self, state: TrainState, unwritten: Unwritten | None) -> float | None:
+        step = int(state.step)
+        if self._last is None or self._last[0] != step:
+            generate = functools.partial(self._generate, state.trainable)
+            where = (self._run.workdir, self._label, step)
+            scores = self._evaluator.run(generate, *where, unwritten)
+            self._write(step, {f"eval/{t}/{m}": v for t, s in scores.items() for m, v in s.items()})
+            self._evaluator.write_scores(self.path(step), unwritten)
+            self._last = (step, _mean(scores))
+        return self._last[1]
 
     def _generate(self, trainable: Tree, batch: Batch) -> np.ndarray:
         with self._watchdog.watching("decoding a batch of an evaluation", PATIENCE):

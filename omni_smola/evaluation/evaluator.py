@@ -6,6 +6,7 @@ functions, so one task can be evaluated on its own, from any source, with any mo
     result = evaluate_task(task, batches, generate, detokenize, metrics)
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -19,6 +20,7 @@ from etils import epath
 
 from omni_smola.errors import UserError
 from omni_smola.evaluation import submissions
+from omni_smola.evaluation.progress import NO_REFERENCES, TaskLine
 
 Batch = Mapping[str, np.ndarray]
 # id, prompt, references; groups and question where there are such.
@@ -29,6 +31,7 @@ Detokenize = Callable[[Sequence[int]], str]
 # The records of every batch on this host -> those of all hosts, in the order of the examples.
 Gather = Callable[[list[list[dict[str, Any]]]], list[dict[str, Any]]]
 Metric = Callable[[Sequence[str], Sequence[Sequence[str]]], Mapping[str, float]]
+Unwritten = Callable[[OSError], None]
 
 # These weigh an example by the whole set, so that one example has no score of its own.
 CORPUS_METRICS = frozenset({"cider", "cider_tokens", "bleu4", "meteor", "due_f1"})
@@ -236,7 +239,12 @@ class Evaluator:
         self._where: dict[str, Any] = {}
 
     def run(
-        self, generate: Generate, out_dir: str | os.PathLike, label: str, step: int
+        self,
+        generate: Generate,
+        out_dir: str | os.PathLike,
+        label: str,
+        step: int,
+        unwritten: Unwritten | None = None,
     ) -> dict[str, dict[str, float]]:
         """Evaluates every task: {task: {metric: value}}.
 
@@ -245,21 +253,29 @@ class Evaluator:
 
         Args:
           label: names the model in the path, as "frozen" or "tuned".
+          unwritten: told every failure to write, which then ends nothing: the scores are those of
+            all tasks. One host alone writes, and the others evaluate on with it.
+
+        Raises:
+          OSError: predictions cannot be written, and there is no `unwritten`.
         """
         folder = predictions_dir(out_dir, label, step)
         self.results = {}
         self._where = {"label": label, "step": int(step), "predictions": os.fspath(folder)}
         for number, task in enumerate(self.tasks, 1):
-            line = _Progress(
+            line = TaskLine(
                 f"{label} {step}: task {number} of {len(self.tasks)}, {task.name}",
                 (self._stream or sys.stderr) if self._primary else None,
             )
             how = (self._detokenize, self._metrics, self._eos_id, line.update, self._gather)
             result = evaluate_task(task, self._batches(task.name), generate, *how)
-            line.finish(result)
+            reported = result.reported
+            score = f"{reported} {result.scores[reported]:.2f}" if reported else NO_REFERENCES
+            line.finish(len(result.predictions), result.seconds, score)
             if self._primary:
-                write_predictions(folder / f"{task.name}.jsonl", result.predictions)
-                self._write_submission(folder, result)
+                with _written_or_told(unwritten):
+                    write_predictions(folder / f"{task.name}.jsonl", result.predictions)
+                    self._write_submission(folder, result)
             self.results[task.name] = result
         return {name: result.scores for name, result in self.results.items()}
 
@@ -271,8 +287,8 @@ class Evaluator:
             suffix = submissions.FORMATS[name].suffix
             _write(folder / f"{result.task.name}.submission{suffix}", text)
 
-    def write_scores(self, path: str | os.PathLike) -> None:
-        """Writes the scores of the last run as JSON, as `report.load` reads them."""
+    def write_scores(self, path: str | os.PathLike, unwritten: Unwritten | None = None) -> None:
+        """Writes the scores of the last run as JSON, as `report.load` reads them; see `run`."""
         if not self.results:
             raise ValueError("there are no scores before the first run.")
         tasks = {
@@ -288,7 +304,8 @@ class Evaluator:
         }
         if self._primary:
             text = json.dumps(self._where | {"tasks": tasks}, indent=2, ensure_ascii=False)
-            _write(epath.Path(path), text + "\n")
+            with _written_or_told(unwritten):
+                _write(epath.Path(path), text + "\n")
 
     def _batches(self, name: str) -> Iterator[tuple[Batch, Sequence[Example]]]:
         if name in self._kept:
@@ -321,36 +338,18 @@ def write_predictions(path: str | os.PathLike, predictions: Iterable[Mapping[str
     _write(epath.Path(path), "".join(lines))
 
 
+@contextlib.contextmanager
+def _written_or_told(unwritten: Unwritten | None) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if unwritten is None:
+            raise
+        unwritten(error)
+
+
 def _write(path: epath.Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.tmp"
     temporary.write_bytes(text.encode())
     temporary.replace(path)
-
-
-class _Progress:
-    """One line per task, rewritten in place on a terminal, written once elsewhere."""
-
-    def __init__(self, title: str, stream: TextIO | None) -> None:
-        self._title, self._stream = title, stream
-        self._live = stream is not None and stream.isatty()
-
-    def update(self, examples: int, seconds: float) -> None:
-        if self._live:
-            self._put(f"\r\x1b[K{self._line(examples, seconds)}")
-
-    def finish(self, result: Result) -> None:
-        line = self._line(len(result.predictions), result.seconds)
-        start = "\r\x1b[K" if self._live else ""
-        score = "no public references"
-        if result.scores:
-            score = f"{result.reported} {result.scores[result.reported]:.2f}"
-        self._put(f"{start}{line}, {score}\n")
-
-    def _line(self, examples: int, seconds: float) -> str:
-        return f"{self._title}: {examples} examples, {examples / max(seconds, 1e-9):.1f} examples/s"
-
-    def _put(self, text: str) -> None:
-        if self._stream is not None:
-            self._stream.write(text)
-            self._stream.flush()

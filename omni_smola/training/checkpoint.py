@@ -14,6 +14,7 @@ import glob
 import os
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
@@ -40,12 +41,10 @@ def ensure_workdir(workdir: str) -> str:
       UserError: it cannot be made or written to.
     """
     path = os.path.abspath(os.path.expanduser(workdir))
-    probe = os.path.join(path, f".write-test-{os.getpid()}")
     try:
         os.makedirs(path, exist_ok=True)
-        with open(probe, "w"):
+        with tempfile.TemporaryFile(dir=path):  # of a name of its own: all hosts try at once
             pass
-        os.remove(probe)
     except OSError as error:
         raise UserError(
             f"The workdir {path} cannot be written to ({error.strerror}): choose another folder by "

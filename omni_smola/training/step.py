@@ -97,7 +97,12 @@ def make_train_step(
     def summed(trainable: Tree, frozen: Tree, batch: Batch) -> tuple[Tree, dict[str, Array]]:
         if accumulate == 1:
             return gradient(trainable, frozen, batch)
-        parts = {k: x.reshape(accumulate, -1, *x.shape[1:]) for k, x in batch.items() if k != "key"}
+        # Every accumulate-th example: of a batch over devices, each part has rows of all of them.
+        parts = {
+            k: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1)
+            for k, x in batch.items()
+            if k != "key"
+        }
         if "key" in batch:
             parts["key"] = jax.random.split(batch["key"], accumulate)
 

@@ -223,6 +223,17 @@ def test_only_the_primary_process_writes(tmp_path):
     assert not list(tmp_path.iterdir()) and not stream.getvalue()
 
 
+def test_what_cannot_be_written_ends_nothing_where_it_is_told(tmp_path):
+    (tmp_path / "predictions").write_text("a file where the folder should be")
+    evaluate, told = make(), []
+    scores = evaluate.run(always_red, tmp_path, "tuned", 3, told.append)
+    evaluate.write_scores(tmp_path / "predictions" / "scores.json", told.append)
+    assert scores == {"colour": {"exact_match": 50.0}, "number": {"exact_match": 0.0}}
+    assert len(told) == 3 and all("predictions" in str(error) for error in told)
+    with pytest.raises(OSError):
+        make().run(always_red, tmp_path, "tuned", 3)
+
+
 def test_scores_file(tmp_path):
     runner = make()
     with pytest.raises(ValueError, match="before the first run"):
