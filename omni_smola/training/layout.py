@@ -31,23 +31,26 @@ class Rule(NamedTuple):
       refuse: what `tensor` must divide, in words, or the run is refused. Any other dimension that
         an axis does not divide stays whole.
       unit: heads or key_heads, where `tensor` takes whole ones of them.
+      otherwise: a partition to take instead where `spec` does not divide, and this does.
     """
 
     pattern: str
     spec: tuple = ()
     refuse: str = ""
     unit: str = ""
+    otherwise: tuple = ()
 
 
 # First match wins. Column-parallel before row-parallel matmuls need one reduction per block. A
 # table of embeddings is divided by width, so that a look-up moves nothing but its result; one that
 # is the head too (called head/embedding here) by words, or logits would be sums over devices.
+_WIDTH = (None, None, ("tensor", "fsdp"))  # of experts that are fewer than fsdp
 _TOWER = r"(^|/)(vision|encoders|sentence)/(.+/)?"
 RULES = (
-    Rule(r"experts/w_in", ("fsdp", None, None)),
-    Rule(r"experts/w_out/q$", ("fsdp", None, "tensor"), unit="heads"),
-    Rule(r"experts/w_out/[kv]$", ("fsdp", None, "tensor"), unit="key_heads"),
-    Rule(r"experts/w_out", ("fsdp", None, "tensor")),
+    Rule(r"experts/w_in", ("fsdp", None, None), otherwise=(None, "fsdp", None)),
+    Rule(r"experts/w_out/q$", ("fsdp", None, "tensor"), unit="heads", otherwise=_WIDTH),
+    Rule(r"experts/w_out/[kv]$", ("fsdp", None, "tensor"), unit="key_heads", otherwise=_WIDTH),
+    Rule(r"experts/w_out", ("fsdp", None, "tensor"), otherwise=_WIDTH),
     Rule(r"experts/router", (None, "fsdp")),
     Rule(r"experts/(down|up)$", ("fsdp", None)),
     Rule(_TOWER + r"qkv/kernel", ("fsdp", "tensor"), unit="heads"),
@@ -149,8 +152,11 @@ class Layout:
                     row[i] += value
         lines = [("", "pattern", "last dimensions", "arrays", "undivided", "bytes", "a device")]
         for (name, rule), (arrays, odd, *sizes) in rows.items():
-            spec = " ".join(
-                "+".join(_names(self._over(axis, name == "frozen"))) or "-" for axis in rule.spec
+            spec = " or ".join(
+                " ".join(
+                    "+".join(_names(self._over(axis, name == "frozen"))) or "-" for axis in axes
+                )
+                for axes in filter(None, (rule.spec, rule.otherwise))
             )
             counts = (str(arrays), str(odd) if odd else "")
             lines.append((name, rule.pattern or "all else", spec, *counts, *map(_bytes, sizes)))
@@ -163,15 +169,27 @@ class Layout:
         """The rule of a path, its partition of every dimension, and what of it divides."""
         name = re.sub(r"(^|/)embedding$", r"\1head/embedding", path) if self.tied else path
         rule = next(rule for rule in RULES if re.search(rule.pattern, name))
-        spec = ((None,) * len(shape) + rule.spec)[-len(shape) :] if shape else ()
+        wanted, fitted = self._divide(rule, rule.spec, path, shape, frozen)
+        if rule.otherwise and fitted != wanted:
+            instead, divided = self._divide(rule, rule.otherwise, path, shape, frozen)
+            if divided == instead:
+                return rule, instead, divided
+        return rule, wanted, fitted
+
+    def _divide(
+        self, rule: Rule, spec: tuple, path: str, shape: Sequence[int], frozen: bool
+    ) -> tuple[tuple, tuple]:
+        """A partition of every dimension, and what of it divides."""
+        spec = ((None,) * len(shape) + spec)[-len(shape) :] if shape else ()
         wanted = tuple(self._over(axis, frozen) for axis in spec)
+        tensor = self.mesh.shape["tensor"]
         fitted = tuple(
             None
-            if size % self._size(axis) or self._units(rule, path, axis, size) % self._size(axis)
+            if size % self._size(axis) or self._units(rule, path, axis, size) % tensor
             else axis
             for axis, size in zip(wanted, shape, strict=True)
         )
-        return rule, wanted, fitted
+        return wanted, fitted
 
     def _over(self, axis: Any, frozen: bool) -> Any:
         """An entry of the table; for frozen weights, what they are divided over in its place."""
@@ -187,8 +205,10 @@ class Layout:
         return ours if len(ours) > 1 else ours[0] if ours else None
 
     def _units(self, rule: Rule, path: str, axis: Any, size: int) -> int:
-        """How many of what must not be torn a dimension has: channels, or heads."""
-        if not rule.unit or "tensor" not in _names(axis):
+        """How many of what `tensor` must not tear a dimension has: channels, or heads."""
+        if "tensor" not in _names(axis):
+            return 0
+        if not rule.unit:
             return size
         owners = (at for at in self.heads if f"/{at}/" in f"/{path}")
         own = max(owners, key=len, default=None)

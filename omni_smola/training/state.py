@@ -92,10 +92,19 @@ def fingerprint(weights: Mapping[str, Array]) -> str:
       weights: of the bare backbone, from `backbone_weights`.
     """
     digest = hashlib.sha256()
-    for path, leaf in sorted(weights.items()):
-        places = np.arange(0, leaf.size, max(1, leaf.size // 1024))
-        # Picked where they lie: a flattened copy would gather the whole of a divided tensor.
-        sample = distributed.whole(leaf[np.unravel_index(places, leaf.shape)])
+    for (path, leaf), sample in zip(
+        sorted(weights.items()),
+        distributed.whole(_samples([leaf for _, leaf in sorted(weights.items())])),
+        strict=True,
+    ):
         digest.update(f"{path} {leaf.shape}".encode())
         digest.update(sample.astype(np.float32).tobytes())
     return digest.hexdigest()[:16]
+
+
+@jax.jit
+def _samples(leaves: list[Array]) -> list[Array]:
+    """At most 2,047 values of each, picked where they lie: a flattened copy of a divided tensor
+    would be whole on every device."""
+    places = [np.arange(0, leaf.size, max(1, leaf.size // 1024)) for leaf in leaves]
+    return [leaf[np.unravel_index(at, leaf.shape)] for leaf, at in zip(leaves, places, strict=True)]

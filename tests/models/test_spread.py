@@ -62,7 +62,8 @@ def named(name: str, **mesh) -> object:
     """A config of small sizes whose frozen weights are divided over all that there is."""
     config = configs.defaults()
     config.backbone.update(name=name, init="random", remat=True)
-    config.experts.update(visual=2, text=2, multimodal=4, rank=2)
+    # Seven experts, which no axis divides: they lie by width.
+    config.experts.update(visual=2, text=2, multimodal=3, rank=2)
     config.data.update(prompt_length=6, target_length=5)
     config.mesh.update(mesh)
     return config
@@ -80,7 +81,7 @@ def batch(config, model) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "pixels"), [("tiny", 0), ("tiny", 24), ("paligemma_tiny", 0)])
+@pytest.mark.parametrize(("name", "pixels"), [("tiny", 24), ("paligemma_tiny", 0)])
 def test_the_numbers_are_those_of_one_device(name, pixels):
     """Logits and gradients; XLA has been seen to divide a program wrongly on three axes."""
     told = []
