@@ -1,22 +1,27 @@
 """What a run writes down, in `{workdir}/logs`: scalars, as TensorBoard events and as one JSON line
 per step, and where it is asked for the hashes of its batches."""
 
+import contextlib
 import hashlib
 import json
 import math
 import os
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event
 
 
 class ScalarWriter:
     """A context that writes scalars; on hosts that are not the primary one it writes nothing.
 
-    Where the disk is full the run goes on without them, which is told once.
+    Where the disk is full the run goes on, which is told once. Lines that could not be written wait
+    in the file's buffer; of the events some are missing, and the next ones begin a new file.
     """
 
     def __init__(self, workdir: str, *, primary: bool = True):
@@ -24,7 +29,9 @@ class ScalarWriter:
         self._told = False
         if primary:
             self._folder = os.path.join(workdir, "logs")
-            self._board = SummaryWriter(self._folder)
+            os.makedirs(self._folder, exist_ok=True)
+            self._events: EventsWriter | None = None
+            self._files = 0
             self._lines = open(os.path.join(self._folder, "scalars.jsonl"), "a")
 
     def write(self, step: int, values: dict[str, float]) -> None:
@@ -33,16 +40,35 @@ class ScalarWriter:
             return
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
         named = {name if "/" in name else f"train/{name}": v for name, v in finite.items()}
-        try:
-            for name, value in named.items():
-                self._board.add_scalar(name, value, step)
+        with self._told_once():
             self._lines.write(json.dumps({"step": step, **named}) + "\n")
             self._lines.flush()
+        with self._told_once():
+            self._write_events(step, named)
+
+    def _write_events(self, step: int, values: dict[str, float]) -> None:
+        # Not by tensorboardX' SummaryWriter: a full disk ends its thread, and then its queue is
+        # full and it waits for ever.
+        events, self._events = self._events, None  # a file that failed may end in half a record
+        if events is None:
+            self._files += 1
+            prefix = os.path.join(self._folder, "events")
+            events = EventsWriter(prefix, filename_suffix=f".{os.getpid()}.{self._files}")
+        for name, value in values.items():
+            scalar = summary.scalar(name, value)
+            events.write_event(Event(wall_time=time.time(), step=step, summary=scalar))
+        events.flush()
+        self._events = events
+
+    @contextlib.contextmanager
+    def _told_once(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             if not self._told:
                 print(
                     f"THE LOG CANNOT BE WRITTEN in {self._folder} ({error.strerror}): make room "
-                    "there. The run goes on; scalars are missing from now on",
+                    "there. The run goes on; some scalars may be missing",
                     file=sys.stderr,
                     flush=True,
                 )
@@ -53,11 +79,9 @@ class ScalarWriter:
 
     def __exit__(self, *_: Any) -> None:
         if self._primary:
-            for file in (self._board, self._lines):
-                try:
+            for file in filter(None, (self._events, self._lines)):
+                with self._told_once():
                     file.close()
-                except OSError:  # a full disk, told before
-                    self._told = True
 
 
 class BatchLog:
