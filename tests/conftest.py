@@ -11,6 +11,7 @@ import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Iterator
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -24,6 +25,8 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
 
 import filelock
 import pytest
+
+from . import forks
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -83,16 +86,18 @@ MICRO_RUN = (
 class Command:
     """`python -m omni_smola.main` in processes of their own, on one device as on a laptop.
 
-    They share the mini suite's files and a cache of compiled programs.
+    They share the mini suite's files and a cache of compiled programs. All but those of `fresh` and
+    those with an environment of their own are forks of one that has done the imports.
     """
 
-    def __init__(self, data: pathlib.Path, cache: pathlib.Path):
-        self._data = data
+    def __init__(self, data: pathlib.Path, cache: pathlib.Path, socket: pathlib.Path):
+        self._socket, self._server = socket, None
         env = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
         self._env = env | {
             "JAX_COMPILATION_CACHE_DIR": str(cache),
             "JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "TFDS_DATA_DIR": str(data),
+            "PYTHONFAULTHANDLER": "1",  # SIGABRT tells where a process hangs
         }
         # What the program itself makes of these is tested.
         for name in ("TF_CPP_MIN_LOG_LEVEL", "JAX_DISABLE_MOST_OPTIMIZATIONS"):
@@ -100,22 +105,40 @@ class Command:
 
     def __call__(self, *arguments: str) -> subprocess.CompletedProcess:
         """Runs to the end."""
-        with self.start(*arguments, stdout=subprocess.PIPE) as process:
-            out, err = process.communicate(timeout=900)
-        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+        return self._ended(self.start(*arguments, stdout=subprocess.PIPE), arguments)
+
+    def fresh(self, *arguments: str) -> subprocess.CompletedProcess:
+        """The same, imports included."""
+        return self._ended(self.start(*arguments, stdout=subprocess.PIPE, env={}), arguments)
 
     def start(
         self, *arguments: str, stdout: int = subprocess.DEVNULL, env: dict[str, str] | None = None
-    ) -> subprocess.Popen:
+    ) -> subprocess.Popen | forks.Fork:
         """Starts and returns at once; `env` is added to the environment."""
+        if env is None:
+            if self._server is None:
+                self._server = forks.Server(self._socket, self._env)
+            return self._server.start(arguments, stdout)
         return subprocess.Popen(
             [sys.executable, "-m", "omni_smola.main", *arguments],
             cwd=ROOT,
-            env=self._env | (env or {}),
+            env=self._env | env,
             stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    def close(self) -> None:
+        """Ends the process that is forked."""
+        if self._server is not None:
+            self._server.close()
+
+    def _ended(
+        self, process: subprocess.Popen | forks.Fork, arguments: tuple[str, ...]
+    ) -> subprocess.CompletedProcess:
+        with process:
+            out, err = process.communicate(timeout=900)
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
 
 @pytest.fixture(scope="session")
@@ -126,11 +149,13 @@ def among_workers(tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
-def command(among_workers) -> Command:
+def command(among_workers, tmp_path_factory) -> Iterator[Command]:
     folders = [among_workers / name for name in ("suite", "compiled")]
     for folder in folders:
         folder.mkdir(exist_ok=True)
-    return Command(*folders)
+    command = Command(*folders, tmp_path_factory.mktemp("forks") / "socket")
+    yield command
+    command.close()
 
 
 @pytest.fixture(scope="session")
@@ -139,7 +164,7 @@ def trained(command, among_workers) -> tuple[pathlib.Path, subprocess.CompletedP
     workdir, said = among_workers / "trained", among_workers / "trained.json"
     with filelock.FileLock(f"{said}.lock"):
         if not said.exists():
-            done = command(*MICRO_RUN, f"--workdir={workdir}")
+            done = command.fresh(*MICRO_RUN, f"--workdir={workdir}")
             said.write_text(json.dumps([done.returncode, done.stdout, done.stderr]))
     return workdir, subprocess.CompletedProcess(MICRO_RUN, *json.loads(said.read_text()))
 

@@ -24,24 +24,33 @@ def steps_of(workdir: pathlib.Path) -> list[int]:
     return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
 
 
-def lines_until(process: subprocess.Popen, text: str) -> list[str]:
+@contextlib.contextmanager
+def patience(process, seconds: int = 600):
+    """A process that hangs in here is ended, after the stack traces of its threads."""
+    timer = threading.Timer(seconds, process.send_signal, [signal.SIGABRT])
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def lines_until(process, text: str) -> list[str]:
     """What it tells, up to the line that has the text; the test fails where there is none."""
     lines = []
-    for line in process.stderr:
-        lines.append(line)
-        if text in line:
-            return lines
+    with patience(process):
+        for line in process.stderr:
+            lines.append(line)
+            if text in line:
+                return lines
     raise AssertionError("".join(lines))
 
 
-def rest(process: subprocess.Popen) -> tuple[int, str]:
-    """Exit status and what it tells from here on; a process that hangs is killed."""
-    timer = threading.Timer(600, process.kill)
-    timer.start()
-    told = process.stderr.read()
-    status = process.wait()
-    timer.cancel()
-    return status, told
+def rest(process) -> tuple[int, str]:
+    """Exit status and what it tells from here on."""
+    with patience(process):
+        told = process.stderr.read()
+        return process.wait(), told
 
 
 @contextlib.contextmanager

@@ -136,7 +136,7 @@ class FeedForward(nnx.Module):
 
     def __call__(self, x: Array, kinds: Array) -> Array:
         """x: (b, m, d_model) -> (b, m, d_model)."""
-        inner = self.wi(x, kinds)
+        inner = {name: spread(y, WIDE) for name, y in self.wi(x, kinds).items()}
         hidden = self.activation(inner["wi_0"])
         if "wi_1" in inner:
             hidden = hidden * inner["wi_1"]
@@ -189,6 +189,7 @@ def attend(
     Returns:
       (b, m, h * dim) in the dtype of `value`.
     """
+    query, key, value = (spread(x, HEADS) for x in (query, key, value))
     if key.shape[2] != query.shape[2]:
         repeats = query.shape[2] // key.shape[2]
         key, value = (jnp.repeat(x, repeats, axis=2) for x in (key, value))
@@ -199,7 +200,7 @@ def attend(
         logits = logits + bias
     weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
     out = jnp.einsum("bhmn,bnhd->bmhd", weights, value)
-    return out.reshape(*out.shape[:2], -1)
+    return spread(out.reshape(*out.shape[:2], -1), WIDE)
 
 
 def mask_bias(mask: Array) -> Array:
@@ -207,23 +208,27 @@ def mask_bias(mask: Array) -> Array:
     return jnp.where(mask, 0.0, NEGATIVE)[:, None, None, :]
 
 
-# How activations (b, m, d) lie between layers where a mesh is set: examples as those of the batch.
-# Channels stay whole: divided, too, they have been seen in wrong programs (see `Layout`).
-ACTIVATIONS = (("data", "fsdp"), (), ())
+# How activations lie where a mesh is set, by dimension: examples as those of the batch, channels or
+# heads over `tensor`. RESIDUAL (b, m, d) is what layers hand on; WIDE (b, m, width) and HEADS
+# (b, m, h, dim) come out of products whose weights `tensor` divides by columns.
+_BATCH = ("data", "fsdp")
+RESIDUAL = (_BATCH, (), ("tensor",))
+WIDE = (_BATCH, (), ("tensor",))
+HEADS = (_BATCH, (), ("tensor",), ())
 
 
-def spread(x: Array) -> Array:
-    """Activations, divided as `ACTIVATIONS` says; anything else, or without a mesh, as it is.
+def spread(x: Array, axes: tuple[tuple[str, ...], ...] = RESIDUAL) -> Array:
+    """Activations, divided as `axes` say; of other dimensions, or without a mesh, as they are.
 
     Left to itself the compiler may divide them like the weights of the next product, and hold the
     whole batch on every device. A dimension that its axes do not divide stays whole.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if jnp.ndim(x) != 3 or not {"data", "fsdp", "tensor"} <= set(mesh.axis_names):
+    if jnp.ndim(x) != len(axes) or not {"data", "fsdp", "tensor"} <= set(mesh.axis_names):
         return x
     fitted = [
         names if names and size % math.prod(mesh.shape[name] for name in names) == 0 else None
-        for names, size in zip(ACTIVATIONS, x.shape, strict=True)
+        for names, size in zip(axes, x.shape, strict=True)
     ]
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*fitted))
 

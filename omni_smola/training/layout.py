@@ -51,7 +51,7 @@ RULES = (
     Rule(r"experts/w_out/q$", ("fsdp", None, "tensor"), unit="heads", otherwise=_WIDTH),
     Rule(r"experts/w_out/[kv]$", ("fsdp", None, "tensor"), unit="key_heads", otherwise=_WIDTH),
     Rule(r"experts/w_out", ("fsdp", None, "tensor"), otherwise=_WIDTH),
-    Rule(r"experts/router", (None, "fsdp")),
+    Rule(r"experts/router", ("fsdp", None)),
     Rule(r"experts/(down|up)$", ("fsdp", None)),
     Rule(_TOWER + r"qkv/kernel", ("fsdp", "tensor"), unit="heads"),
     Rule(_TOWER + r"out/kernel", ("tensor", "fsdp"), unit="heads"),

@@ -19,20 +19,25 @@ def mesh():
     return sharding.make_mesh(2, 2, 2)
 
 
-def lies(mesh, *shape: int) -> tuple:
+def lies(mesh, *shape: int, axes: tuple = layers.RESIDUAL) -> tuple:
     x = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
-    y = compiler.jit(mesh, layers.spread)(jax.device_put(x, NamedSharding(mesh, PartitionSpec())))
+    spread = compiler.jit(mesh, lambda x: layers.spread(x, axes))
+    y = spread(jax.device_put(x, NamedSharding(mesh, PartitionSpec())))
     np.testing.assert_array_equal(y, x)
     spec = tuple(y.sharding.spec)
     return spec + (None,) * (len(shape) - len(spec))
 
 
 def test_examples_lie_as_those_of_a_batch(mesh):
-    assert lies(mesh, 8, 3, 6) == (("data", "fsdp"), None, None)
+    assert lies(mesh, 8, 3, 6) == (("data", "fsdp"), None, "tensor")
+    heads = lies(mesh, 8, 3, 2, 5, axes=layers.HEADS)
+    assert heads == (("data", "fsdp"), None, "tensor", None)
 
 
 def test_what_does_not_divide_stays_whole(mesh):
-    assert lies(mesh, 2, 3, 6) == (None, None, None)
+    assert lies(mesh, 2, 3, 6) == (None, None, "tensor")
+    assert lies(mesh, 8, 3, 5) == (("data", "fsdp"), None, None)
+    assert lies(mesh, 8, 3, 3, 5, axes=layers.HEADS) == (("data", "fsdp"), None, None, None)
 
 
 def test_without_a_mesh_or_on_a_users_own_nothing_happens(mesh):

@@ -84,7 +84,7 @@ def test_the_first_rule_that_matches_places_the_last_dimensions(mesh):
     assert spec(mesh, f"{layer}/out/kernel/o", 4, 32, 16) == (None, "tensor", "fsdp")
     assert spec(mesh, "decoder/stack/layers/cross/kv/kernel/k", 2, 16, 8)[1:] == ("fsdp", "tensor")
     assert spec(mesh, "embedding", 64, 16) == (None, ("fsdp", "tensor"))
-    assert spec(mesh, f"{layer}/qkv/experts/router", 4, 3, 16, 12)[2:] == (None, "fsdp")
+    assert spec(mesh, f"{layer}/qkv/experts/router", 4, 3, 16, 12)[2:] == ("fsdp", None)
     assert spec(mesh, f"{layer}/qkv/experts/w_in", 4, 3, 12, 16, 2)[2:] == ("fsdp", None, None)
     assert spec(mesh, f"{layer}/qkv/experts/w_out/q", 4, 12, 2, 16)[1:] == ("fsdp", None, "tensor")
     assert not any(spec(mesh, "encoder/norm/scale", 16))
