@@ -11,7 +11,8 @@ import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -86,8 +87,8 @@ MICRO_RUN = (
 class Command:
     """`python -m omni_smola.main` in processes of their own, on one device as on a laptop.
 
-    They share the mini suite's files and a cache of compiled programs. All but those of `fresh` and
-    those with an environment of their own are forks of one that has done the imports.
+    They share the mini suite's files and a cache of compiled programs. All but those of `fresh` are
+    forks of one that has done the imports.
     """
 
     def __init__(self, data: pathlib.Path, cache: pathlib.Path, socket: pathlib.Path):
@@ -109,24 +110,26 @@ class Command:
 
     def fresh(self, *arguments: str) -> subprocess.CompletedProcess:
         """The same, imports included."""
-        return self._ended(self.start(*arguments, stdout=subprocess.PIPE, env={}), arguments)
-
-    def start(
-        self, *arguments: str, stdout: int = subprocess.DEVNULL, env: dict[str, str] | None = None
-    ) -> subprocess.Popen | forks.Fork:
-        """Starts and returns at once; `env` is added to the environment."""
-        if env is None:
-            if self._server is None:
-                self._server = forks.Server(self._socket, self._env)
-            return self._server.start(arguments, stdout)
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "omni_smola.main", *arguments],
             cwd=ROOT,
-            env=self._env | env,
-            stdout=stdout,
+            env=self._env,
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
+        return self._ended(process, arguments)
+
+    def start(
+        self,
+        *arguments: str,
+        stdout: int = subprocess.DEVNULL,
+        env: Mapping[str, str] = MappingProxyType({}),
+    ) -> forks.Fork:
+        """Starts and returns at once; `env` is added to the environment."""
+        if self._server is None:
+            self._server = forks.Server(self._socket, self._env)
+        return self._server.start(arguments, stdout, env)
 
     def close(self) -> None:
         """Ends the process that is forked."""

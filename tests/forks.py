@@ -7,6 +7,7 @@ connection a keeper, which forks the command, tells its process id, waits, and t
 import json
 import os
 import pathlib
+import select
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -35,15 +37,19 @@ class Server:
         self._process.kill()
         self._process.wait()
 
-    def start(self, arguments: Sequence[str], stdout: int) -> "Fork":
-        """The command line with these arguments, its standard error output in a pipe."""
-        return Fork(self._address, arguments, stdout)
+    def start(self, arguments: Sequence[str], stdout: int, env: Mapping[str, str]) -> "Fork":
+        """The command line with these arguments, its standard error output in a pipe.
+
+        Args:
+          env: is added to its environment; what JAX reads of it at import is set by its config.
+        """
+        return Fork(self._address, {"arguments": list(arguments), "env": dict(env)}, stdout)
 
 
 class Fork:
     """What `subprocess.Popen` is to a command, as far as the tests need it."""
 
-    def __init__(self, address: str, arguments: Sequence[str], stdout: int):
+    def __init__(self, address: str, request: Mapping[str, Any], stdout: int):
         self.returncode: int | None = None
         self._keeper = socket.socket(socket.AF_UNIX)
         self._keeper.connect(address)
@@ -54,11 +60,10 @@ class Fork:
                 os.close(end)
             out_end = os.open(os.devnull, os.O_WRONLY)
         self.stderr = os.fdopen(err)
-        socket.send_fds(self._keeper, [json.dumps(list(arguments)).encode()], [out_end, err_end])
+        socket.send_fds(self._keeper, [json.dumps(request).encode()], [out_end, err_end])
         for end in (out_end, err_end):
             os.close(end)
-        self._told = self._keeper.makefile()
-        self.pid = int(self._told.readline())
+        self.pid = self._number()
 
     def __enter__(self) -> "Fork":
         return self
@@ -67,7 +72,6 @@ class Fork:
         for file in filter(None, (self.stdout, self.stderr)):
             file.close()
         self.wait()
-        self._told.close()
         self._keeper.close()
 
     def send_signal(self, number: int) -> None:
@@ -79,8 +83,20 @@ class Fork:
 
     def wait(self) -> int:
         if self.returncode is None:
-            self.returncode = int(self._told.readline())
+            self.returncode = self._number()
         return self.returncode
+
+    def poll(self) -> int | None:
+        if self.returncode is None and select.select([self._keeper], [], [], 0)[0]:
+            self.wait()
+        return self.returncode
+
+    def _number(self) -> int:
+        """The next line of the keeper's."""
+        told = b""
+        while not told.endswith(b"\n"):
+            told += self._keeper.recv(1)
+        return int(told)
 
     def communicate(self, timeout: float) -> tuple[str, str]:
         """All that it says; after `timeout` seconds it is killed, which the texts then show."""
@@ -130,7 +146,7 @@ def keep(connection: socket.socket) -> None:
     pid = os.fork()
     if not pid:
         connection.close()
-        run(json.loads(message), *files)
+        run(*json.loads(message).values(), *files)
     for file in files:
         os.close(file)
     connection.sendall(f"{pid}\n".encode())
@@ -138,9 +154,15 @@ def keep(connection: socket.socket) -> None:
     connection.sendall(f"{status}\n".encode())
 
 
-def run(arguments: list[str], out: int, err: int) -> None:
+def run(arguments: list[str], env: dict[str, str], out: int, err: int) -> None:
     """`python -m omni_smola.main` in this process, which it ends."""
+    import jax
+
     from omni_smola import main, quiet
+
+    os.environ.update(env)
+    for name in filter(jax.config.values.__contains__, map(str.lower, env)):
+        jax.config.update(name, bool(int(env[name.upper()])))
 
     os.dup2(out, 1)
     os.dup2(err, 2)

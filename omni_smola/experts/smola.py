@@ -27,6 +27,7 @@ from omni_smola.errors import UserError
 from omni_smola.experts import soft_moe
 from omni_smola.experts.param import ExpertParam
 from omni_smola.kinds import Kind
+from omni_smola.spread import HIDDEN, OUT, SLOTS, WHOLE, WIDE, spread
 
 Array = jax.Array
 
@@ -168,9 +169,10 @@ class SmolaExperts(nnx.Module):
         scale = jnp.repeat(
             self.scale[...], jnp.asarray(self.config.set_sizes), axis=1, total_repeat_length=slots
         )
-        return soft_moe.router_logits(
+        logits = soft_moe.router_logits(
             x, phi.transpose(1, 0, 2).reshape(d, routers * slots), scale.reshape(-1)
         )
+        return spread(logits, HIDDEN)
 
     def dispatch(self, logits: Array, kinds: Array) -> Array:
         """Dispatch weights (b, m, routers, slots) float32; an answer has none."""
@@ -197,9 +199,9 @@ class SmolaExperts(nnx.Module):
         means = jnp.einsum(
             "bmk,bmd->bkd", dispatch.astype(dtype).reshape(batch, tokens, routers * slots), x
         ).reshape(batch, routers, slots, -1)
-        w_in = self.w_in[...].astype(dtype)
+        w_in = spread(self.w_in[...].astype(dtype), WHOLE)
         return [
-            jnp.einsum("bkd,kdr->bkr", means[:, self._router(j)], w_in[j])
+            spread(jnp.einsum("bkd,kdr->bkr", means[:, self._router(j)], w_in[j]), HIDDEN)
             for j in range(len(self.names))
         ]
 
@@ -231,8 +233,10 @@ class SmolaExperts(nnx.Module):
         combine = self.combine(logits, kinds).astype(dtype)
         residuals = {}
         for j, name in enumerate(self.names):
-            out = jnp.einsum("bkr,kro->bko", hidden[j], self.w_out[name][...].astype(dtype))
-            residuals[name] = jnp.einsum("bmk,bko->bmo", combine[:, :, self._router(j)], out)
+            w_out = spread(self.w_out[name][...].astype(dtype), OUT)
+            out = spread(jnp.einsum("bkr,kro->bko", hidden[j], w_out), SLOTS)
+            residual = jnp.einsum("bmk,bko->bmo", combine[:, :, self._router(j)], out)
+            residuals[name] = spread(residual, WIDE)
         return residuals
 
     @property

@@ -6,14 +6,14 @@ that replace one do not. Frozen weights are stored in `param_dtype`; activations
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import PartitionSpec
+
+from omni_smola.spread import HEADS, WIDE, spread
 
 Array = jax.Array
 NEGATIVE = -1e9
@@ -206,31 +206,6 @@ def attend(
 def mask_bias(mask: Array) -> Array:
     """(b, n) bool, True where a key may be seen -> (b, 1, 1, n) float32 bias."""
     return jnp.where(mask, 0.0, NEGATIVE)[:, None, None, :]
-
-
-# How activations lie where a mesh is set, by dimension: examples as those of the batch, channels or
-# heads over `tensor`. RESIDUAL (b, m, d) is what layers hand on; WIDE (b, m, width) and HEADS
-# (b, m, h, dim) come out of products whose weights `tensor` divides by columns.
-_BATCH = ("data", "fsdp")
-RESIDUAL = (_BATCH, (), ("tensor",))
-WIDE = (_BATCH, (), ("tensor",))
-HEADS = (_BATCH, (), ("tensor",), ())
-
-
-def spread(x: Array, axes: tuple[tuple[str, ...], ...] = RESIDUAL) -> Array:
-    """Activations, divided as `axes` say; of other dimensions, or without a mesh, as they are.
-
-    Left to itself the compiler may divide them like the weights of the next product, and hold the
-    whole batch on every device. A dimension that its axes do not divide stays whole.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    if jnp.ndim(x) != len(axes) or not {"data", "fsdp", "tensor"} <= set(mesh.axis_names):
-        return x
-    fitted = [
-        names if names and size % math.prod(mesh.shape[name] for name in names) == 0 else None
-        for names, size in zip(axes, x.shape, strict=True)
-    ]
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(*fitted))
 
 
 class Stack(nnx.Module):

@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from omni_smola import config as configs
+from omni_smola import spread as spreads
 from omni_smola.ahead import programs as ahead
 from omni_smola.models import layers
 from omni_smola.training import compiler, sharding
@@ -19,9 +20,9 @@ def mesh():
     return sharding.make_mesh(2, 2, 2)
 
 
-def lies(mesh, *shape: int, axes: tuple = layers.RESIDUAL) -> tuple:
+def lies(mesh, *shape: int, axes: tuple = spreads.RESIDUAL) -> tuple:
     x = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
-    spread = compiler.jit(mesh, lambda x: layers.spread(x, axes))
+    spread = compiler.jit(mesh, lambda x: spreads.spread(x, axes))
     y = spread(jax.device_put(x, NamedSharding(mesh, PartitionSpec())))
     np.testing.assert_array_equal(y, x)
     spec = tuple(y.sharding.spec)
@@ -30,22 +31,22 @@ def lies(mesh, *shape: int, axes: tuple = layers.RESIDUAL) -> tuple:
 
 def test_examples_lie_as_those_of_a_batch(mesh):
     assert lies(mesh, 8, 3, 6) == (("data", "fsdp"), None, "tensor")
-    heads = lies(mesh, 8, 3, 2, 5, axes=layers.HEADS)
+    heads = lies(mesh, 8, 3, 2, 5, axes=spreads.HEADS)
     assert heads == (("data", "fsdp"), None, "tensor", None)
 
 
 def test_what_does_not_divide_stays_whole(mesh):
     assert lies(mesh, 2, 3, 6) == (None, None, "tensor")
     assert lies(mesh, 8, 3, 5) == (("data", "fsdp"), None, None)
-    assert lies(mesh, 8, 3, 3, 5, axes=layers.HEADS) == (("data", "fsdp"), None, None, None)
+    assert lies(mesh, 8, 3, 3, 5, axes=spreads.HEADS) == (("data", "fsdp"), None, None, None)
 
 
 def test_without_a_mesh_or_on_a_users_own_nothing_happens(mesh):
     x = jnp.ones((8, 3, 6))
-    assert layers.spread(x) is x
+    assert spreads.spread(x) is x
     own = Mesh(mesh.devices, ("x", "y", "z"))
-    assert "sharding_constraint" not in compiler.jit(own, layers.spread).lower(x).as_text()
-    assert layers.spread(0) == 0
+    assert "sharding_constraint" not in compiler.jit(own, spreads.spread).lower(x).as_text()
+    assert spreads.spread(0) == 0
 
 
 def test_layers_keep_it_through_the_scan_and_its_gradient(mesh):
