@@ -59,12 +59,18 @@ BACKBONES = (
         812,
         (Place("v5e:8x8", 32, 16, 4), Place("v5p:2x2x2", 16, 8, 1)),
     ),
-    # On chips of 16 GiB its 108 GB of frozen weights are divided over 128 of them.
+    # On chips of 16 GiB its 108 GB of frozen weights are divided over all of them.
     Backbone(
         "PaLI-X 55B, 756 px",
         "palix",
         756,
-        (Place("v5e:16x16", 128, 16, 8, "fsdp+tensor"), Place("v5p:4x4x4", 128, 16, 4)),
+        (Place("v5e:16x16", 128, 32, 8, "fsdp+tensor"), Place("v5p:4x4x4", 128, 16, 4)),
+    ),
+    Backbone(
+        "PaLI-X 55B, 448 px",
+        "palix",
+        448,
+        (Place("v5e:16x16", 256, 32, 8, "fsdp+tensor"),),
     ),
 )
 EXPERTS = ("16-16-16", "48-48-48")
@@ -83,7 +89,8 @@ def config_of(backbone: Backbone, place: Place, experts: str) -> ml_collections.
 def file_of(folder: pathlib.Path, backbone: Backbone, place: Place, experts: str) -> pathlib.Path:
     """Where a row is kept; what the programs are made of is not looked at: delete what is stale."""
     stem = place.topology.replace(":", "-")
-    return folder / f"{backbone.name}-{experts}" / "compile" / f"{stem}.json"
+    name = f"{backbone.name}-{backbone.pixels}-{experts}"
+    return folder / name / "compile" / f"{stem}.json"
 
 
 def kept(file: pathlib.Path) -> dict[str, Any]:
@@ -172,7 +179,7 @@ def main() -> None:
         for place in backbone.places
     ]
     for backbone, place, experts in rows:
-        label = f"{backbone.name} {experts} {place.topology}"
+        label = f"{backbone.name} {backbone.pixels} {experts} {place.topology}"
         if re.search(arguments.only, label):
             file = file_of(arguments.folder, backbone, place, experts)
             if not arguments.kept:
