@@ -50,7 +50,13 @@ PDF = ["pypdfium2>=5.15.0"]
 # The TPU's compiler, of the version that jax 0.10.2 is made for: jaxlib cannot read what newer ones
 # write of a program.
 COMPILE = ["libtpu==0.0.42.*"]
-TEST = ["pytest>=9.2.0", "pytest-xdist>=3.8.0", "filelock>=3.20.0", "setuptools>=65.5.0"]
+TEST = [
+    "pytest>=9.2.0",
+    "pytest-timeout>=2.4.0",
+    "pytest-xdist>=3.8.0",
+    "filelock>=3.20.0",
+    "setuptools>=65.5.0",
+]
 TEST += [*MINILM, *PDF, *COMPILE]
 # Preparation on many machines: Beam, the checksum it writes TFRecords with, and what the command
 # `tfds` imports without declaring it.

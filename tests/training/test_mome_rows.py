@@ -60,8 +60,10 @@ def test_a_row_builds_trains_and_answers(small_mome, row):
     zero = jax.device_put(np.int32(0), sharding.partition(mesh, "step", ()))
     before = jax.tree.map(np.asarray, model.trainable)
     frozen = jax.tree.map(np.asarray, model.frozen)
-    state = TrainState(zero, model.trainable, optimizer.init(model.trainable))
-    run = jax.jit(step)
+    place = model.layout.tree(jax.eval_shape(optimizer.init, model.trainable))
+    statistics = jax.jit(optimizer.init, out_shardings=place)(model.trainable)
+    state = TrainState(zero, model.trainable, statistics)
+    run = sharding.jit_train_step(mesh, step, state)
     for _ in range(2):
         state, metrics = run(state, model.frozen, batch)
         assert np.isfinite(metrics["loss"]) and float(metrics["gradient_norm"]) > 0
