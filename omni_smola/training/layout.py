@@ -41,10 +41,12 @@ class Rule(NamedTuple):
     otherwise: tuple = ()
 
 
+# Of experts that `fsdp` does not divide.
+_WIDTH = (None, None, ("tensor", "fsdp"))
+
 # First match wins. Column-parallel before row-parallel matmuls need one reduction per block. A
 # table of embeddings is divided by width, so that a look-up moves nothing but its result; one that
 # is the head too (called head/embedding here) by words, or logits would be sums over devices.
-_WIDTH = (None, None, ("tensor", "fsdp"))  # of experts that are fewer than fsdp
 _TOWER = r"(^|/)(vision|encoders|sentence)/(.+/)?"
 RULES = (
     Rule(r"experts/w_in", ("fsdp", None, None), otherwise=(None, "fsdp", None)),

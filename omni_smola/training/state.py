@@ -92,12 +92,10 @@ def fingerprint(weights: Mapping[str, Array]) -> str:
       weights: of the bare backbone, from `backbone_weights`.
     """
     digest = hashlib.sha256()
-    for (path, leaf), sample in zip(
-        sorted(weights.items()),
-        distributed.whole(_samples([leaf for _, leaf in sorted(weights.items())])),
-        strict=True,
-    ):
-        digest.update(f"{path} {leaf.shape}".encode())
+    names = sorted(weights)
+    samples = distributed.whole(_samples([weights[path] for path in names]))
+    for path, sample in zip(names, samples, strict=True):
+        digest.update(f"{path} {weights[path].shape}".encode())
         digest.update(sample.astype(np.float32).tobytes())
     return digest.hexdigest()[:16]
 
