@@ -19,7 +19,7 @@ from omni_smola.errors import UserError
 from omni_smola.models import backbones, build
 from omni_smola.pretrained import backbones as public
 from omni_smola.pretrained import minilm, native, tower_files
-from omni_smola.training import sharding
+from omni_smola.training import compiler, distributed, sharding
 from omni_smola.training import state as states
 from omni_smola.training.layout import Layout
 from omni_smola.views import View
@@ -62,7 +62,8 @@ def make_model(config: ml_collections.ConfigDict, mesh: Mesh) -> Model:
     place = [jax.tree.map(lambda x: x.sharding, tree) for tree in (plan.trainable, plan.frozen)]
     wanted = states.backbone_weights(plan.trainable, plan.frozen)
     given = _read(config, sizes, wanted, states.backbone_weights(*place))
-    trees = _fill(functools.partial(_make, config, sizes, []), wrt, place, given)
+    trees = _fill(mesh, functools.partial(_make, config, sizes, []), wrt, place, given)
+    distributed.barrier("drawn")  # a fingerprint is the first that processes do together
     return dataclasses.replace(
         plan,
         trainable=trees[0],
@@ -195,7 +196,7 @@ def weight_file(config: ml_collections.ConfigDict) -> str | None:
 
 
 def _fill(
-    make: functools.partial, wrt: object, place: list, given: dict[str, jax.Array]
+    mesh: Mesh, make: functools.partial, wrt: object, place: list, given: dict[str, jax.Array]
 ) -> list[states.Tree]:
     """Trainable and frozen arrays: from `given` where it has them, else drawn on the mesh."""
 
@@ -207,7 +208,7 @@ def _fill(
     wanted = [
         {path: flat_place[i][path] for path in tree} for i, tree in enumerate(jax.eval_shape(drawn))
     ]
-    filled = jax.jit(drawn, out_shardings=wanted)()
+    filled = compiler.jit_once(mesh, drawn, out_shardings=wanted)()
     for tree, places in zip(filled, flat_place, strict=True):
         for path in places.keys() - tree.keys():
             tree[path] = sharding.put(given[_name(path)], places[path])
