@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from PIL import Image
 
 from omni_smola import trees
 from omni_smola.errors import UserError
@@ -81,6 +82,11 @@ def runs(command, tmp_path_factory) -> dict[int, tuple[pathlib.Path, list]]:
         assert [status for status, _, _ in told] == [0] * processes, told
         done[processes] = (workdir, told)
     return done
+
+
+def spoken(out: str) -> list[str]:
+    """Lines of a standard output without those, mixed up by threads, of collectives on CPUs."""
+    return [line for line in out.splitlines() if not re.search(r"Gloo|peer ranks|^$", line)]
 
 
 def losses(workdir: pathlib.Path) -> dict[int, float]:
@@ -165,14 +171,23 @@ def test_the_primary_process_alone_tells_and_writes(runs):
         workdir, told = runs[processes]
         (_, out, err), *others = told
         assert "mini_count" in out and "| task" in (workdir / "report.md").read_text()
-        # XLA's collectives on CPUs announce themselves there.
-        lines = [line for _, other, _ in others for line in other.splitlines()]
-        assert [line for line in lines if not line.startswith("[Gloo]")] == []
+        assert [spoken(other) for _, other, _ in others] == [[]] * (processes - 1)
         assert f"mesh data 1 x fsdp 2 x tensor 2, {processes} processes" in err
         assert re.search(r"\[[\d:]{8}\] total +\d+ +[\d.]+ MiB +[\d.]+ MiB", err)
         for _, _, silent in others:
             assert not re.search(r"^(\[\d\d:|step |test-)", silent, re.MULTILINE), silent
         assert len(list((workdir / "logs").glob("events.out.tfevents.*"))) == 1
+
+
+@pytest.mark.slow
+def test_two_processes_answer_like_one(runs, command, tmp_path):
+    image = tmp_path / "image.png"
+    Image.new("RGB", (30, 20), "red").save(image)
+    ask = ("--mode=predict", f"--image={image}", "--prompt=How many?")
+    one, two = (run(command, runs[1][0], processes, *ask) for processes in (1, 2))
+    assert [status for status, _, _ in one + two] == [0, 0, 0]
+    answers = [spoken(out) for _, out, _ in one + two]
+    assert answers[0] and answers == [answers[0], answers[0], []]
 
 
 # What the environment says -> what jax.distributed.initialize is given; None: nothing is joined.

@@ -30,6 +30,9 @@ import socket
 import subprocess
 import sys
 import time
+from typing import Any
+
+import numpy as np
 
 ROOT = pathlib.Path(__file__).parent.parent
 STEPS = 60
@@ -212,18 +215,23 @@ def fingerprint(workdir: pathlib.Path, env: dict[str, str]) -> dict[str, str]:
 
 def fingerprint_here(workdir: pathlib.Path) -> dict[str, str]:
     """The same, in a process that will not fork: reading a checkpoint starts JAX's threads."""
+    import jax
     import orbax.checkpoint as ocp
 
     from omni_smola.trees import paths
 
-    names = ("trainable", "optimizer")
-    with ocp.CheckpointManager(workdir / "checkpoints") as manager:
-        items = {name: ocp.args.StandardRestore() for name in names}
-        found = manager.restore(manager.latest_step(), args=ocp.args.Composite(**items))
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # whatever devices have written it
+
+    def described(leaf: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
+
     sums = {"step": str(newest(workdir))}
-    for name in names:
-        for path, array in paths(found[name]).items():
-            sums[f"{name}/{path}"] = hashlib.sha256(array.tobytes()).hexdigest()
+    with ocp.StandardCheckpointer() as checkpointer:
+        for name in ("trainable", "optimizer"):
+            folder = workdir / "checkpoints" / sums["step"] / name
+            tree = jax.tree.map(described, checkpointer.metadata(folder).item_metadata)
+            for path, array in paths(checkpointer.restore(folder, tree)).items():
+                sums[f"{name}/{path}"] = hashlib.sha256(np.asarray(array).tobytes()).hexdigest()
     for file in sorted((workdir / "predictions").glob(f"*-{STEPS}/*.jsonl")):
         sums[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
     return sums
