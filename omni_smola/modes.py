@@ -59,7 +59,7 @@ def train(run: Run, preemption: Preemption | None = None) -> str:
         ScalarWriter(run.workdir, primary=distributed.is_primary()) as writer,
         Watchdog(config.faults.watchdog_minutes) as watchdog,
     ):
-        evaluation = StepEvaluation(run, evaluate, _label(run), writer.write, watchdog)
+        evaluation = StepEvaluation(run, evaluate, _label(run), writer.write, watchdog, preemption)
         state = _steps(run, state, evaluation.while_training, writer, watchdog, preemption)
         evaluation(state)
     run.checkpoints.close()

@@ -128,13 +128,17 @@ class Run:
         from omni_smola.data.damage import Damage
 
         if self._damage is None and self.config.data.on_error == "skip":
-            self._damage = Damage(say)
+            self._damage = Damage(tell)  # every host reads a share of its own
         return self._damage
 
     def say_damage(self) -> None:
-        """Tells how many damaged examples were left out, if there were any."""
-        if self._damage is not None and self._damage.summary():
-            say(self._damage.summary())
+        """Tells how many damaged examples every host left out, if there were any."""
+        if self.damage is None:
+            return
+        told = [text.decode() for text in distributed.gather_bytes(self.damage.summary().encode())]
+        for host, text in enumerate(told):
+            if text:
+                say(f"host {host} {text}" if len(told) > 1 else text)
 
     def eval_batches(self, task: str, *, whole: bool = False) -> Iterator:
         """One pass over this host's share of a task's held-out examples, or over all of them:
@@ -293,4 +297,9 @@ def _vocabulary(config: ml_collections.ConfigDict, size: int) -> Any:
 def say(text: str) -> None:
     """Tells the user what happens, once for all hosts."""
     if distributed.is_primary():
-        print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
+        tell(text)
+
+
+def tell(text: str) -> None:
+    """Tells the user what happens on this host."""
+    print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)

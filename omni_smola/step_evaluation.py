@@ -9,6 +9,7 @@ import numpy as np
 from omni_smola.evaluation.evaluator import Evaluator, Unwritten
 from omni_smola.run import Batch, Run, say
 from omni_smola.training import distributed
+from omni_smola.training.preemption import Preemption
 from omni_smola.training.state import Tree
 from omni_smola.training.step import TrainState
 from omni_smola.training.watchdog import PATIENCE, Watchdog
@@ -22,6 +23,7 @@ class StepEvaluation:
     Args:
       evaluator: of the config's tasks. label: names what is evaluated in file names.
       write_scalars: (step, name -> value). watchdog: watches every batch's decoding.
+      preemption: asked after every batch; None for a run that ends by its own means only.
     """
 
     def __init__(
@@ -31,9 +33,11 @@ class StepEvaluation:
         label: str,
         write_scalars: WriteScalars,
         watchdog: Watchdog,
+        preemption: Preemption | None = None,
     ):
         self._run, self._evaluator, self._label = run, evaluator, label
         self._write, self._watchdog = write_scalars, watchdog
+        self._preemption = preemption
         self._last: tuple[int, float | None] | None = None
 
     def path(self, step: int) -> str:
@@ -45,6 +49,7 @@ class StepEvaluation:
 
         Raises:
           OSError: the results cannot be written.
+          Preempted: the run has to end.
         """
         return self._evaluate(state, None)
 
@@ -74,7 +79,10 @@ class StepEvaluation:
 
     def _generate(self, trainable: Tree, batch: Batch) -> np.ndarray:
         with self._watchdog.watching("decoding a batch of an evaluation", PATIENCE):
-            return self._run.generate(trainable, batch)
+            ids = self._run.generate(trainable, batch)
+        if self._preemption is not None:
+            self._preemption.check()
+        return ids
 
 
 def _mean(scores: Mapping[str, Mapping[str, float]]) -> float | None:

@@ -8,6 +8,7 @@ import json
 import pathlib
 import re
 import shutil
+import signal
 import socket
 import subprocess
 
@@ -41,10 +42,10 @@ RUN = (
 )
 
 
-def run(
+def start(
     command, workdir: pathlib.Path, processes: int, *arguments: str
-) -> list[tuple[int, str, str]]:
-    """Status, standard output and standard error of every process of a run."""
+) -> list[subprocess.Popen]:
+    """The processes of a run."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -62,8 +63,13 @@ def run(
         started.append(
             command.start(*RUN, *arguments, f"--workdir={workdir}", stdout=subprocess.PIPE, env=env)
         )
-    ended = [process.communicate(timeout=1800) for process in started]
-    return [(p.returncode, *texts) for p, texts in zip(started, ended, strict=True)]
+    return started
+
+
+def ended(started: list[subprocess.Popen]) -> list[tuple[int, str, str]]:
+    """Status, standard output and standard error of every process, when all have ended."""
+    texts = [process.communicate(timeout=1800) for process in started]
+    return [(p.returncode, *own) for p, own in zip(started, texts, strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +84,7 @@ def runs(command, tmp_path_factory) -> dict[int, tuple[pathlib.Path, list]]:
             shutil.rmtree(workdir / "checkpoints" / str(STEPS))
             for name in ("logs", "predictions", "scores"):
                 shutil.rmtree(workdir / name)
-        told = run(command, workdir, processes)
+        told = ended(start(command, workdir, processes))
         assert [status for status, _, _ in told] == [0] * processes, told
         done[processes] = (workdir, told)
     return done
@@ -184,10 +190,27 @@ def test_two_processes_answer_like_one(runs, command, tmp_path):
     image = tmp_path / "image.png"
     Image.new("RGB", (30, 20), "red").save(image)
     ask = ("--mode=predict", f"--image={image}", "--prompt=How many?")
-    one, two = (run(command, runs[1][0], processes, *ask) for processes in (1, 2))
+    one, two = (ended(start(command, runs[1][0], processes, *ask)) for processes in (1, 2))
     assert [status for status, _, _ in one + two] == [0, 0, 0]
     answers = [spoken(out) for _, out, _ in one + two]
     assert answers[0] and answers == [answers[0], answers[0], []]
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_of_two_processes_saves_and_ends_both(command, tmp_path):
+    reached = []
+    for awaited in ("step 2/", "resuming "):  # in the loop; before its first step
+        processes = start(command, tmp_path, 2, "--config.steps=100000")
+        for line in processes[0].stderr:
+            if awaited in line:
+                break
+        processes[1].send_signal(signal.SIGTERM)
+        told = ended(processes)
+        assert [status for status, _, _ in told] == [0, 0], told
+        saved_step = re.search(r"omni_smola: SIGTERM: saved step (\d+) of 100000", told[0][2])
+        reached.append(int(saved_step[1]))
+        assert (tmp_path / "checkpoints" / saved_step[1]).is_dir()
+    assert reached[1] == reached[0] + 1
 
 
 # What the environment says -> what jax.distributed.initialize is given; None: nothing is joined.

@@ -10,6 +10,7 @@ run: it is told, and the checkpoints before it stay.
 """
 
 import contextlib
+import errno
 import glob
 import os
 import shutil
@@ -31,7 +32,12 @@ from omni_smola.training.step import TrainState
 
 WHICH = ("latest", "best")
 # What Orbax and TensorStore raise of files that are cut, missing or overwritten.
-_DAMAGE = (ValueError, KeyError, OSError, EOFError)
+_DAMAGE = (ValueError, KeyError, EOFError)
+# What a storage says that will answer again.
+_UNREACHABLE = {
+    getattr(errno, name)
+    for name in "EIO ESTALE ETIMEDOUT EMFILE ENFILE ENOMEM EAGAIN ECONNRESET EHOSTDOWN".split()
+}
 
 
 def ensure_workdir(workdir: str) -> str:
@@ -236,6 +242,14 @@ class Checkpoints:
             why = self._wrong_sums(step, found)
         except (UserError, PermissionError):  # no damage
             raise
+        except OSError as error:
+            if error.errno in _UNREACHABLE:
+                raise UserError(
+                    f"The checkpoint {os.path.join(self.folder, str(step))} cannot be read now "
+                    f"({error.strerror}): it is left as it is. Run the same command again when its "
+                    "storage answers."
+                ) from error
+            why = _first_line(error)
         except Exception as error:
             # Orbax wraps what TensorStore says of some cut files in an Exception of no other type.
             if type(error) is not Exception and not isinstance(error, _DAMAGE):

@@ -93,7 +93,7 @@ def train(
             if waiting is not None:
                 _log(*waiting, progress, write_scalars)
             waiting = (step, metrics) if step % log_every == 0 or step == first + 1 else None
-            stopped, score = preemption.reached(step), None
+            stopped, score = preemption.reached(), None
             # Evaluation sees the state that the checkpoint holds, and both come before the next
             # batch.
             evaluates = due.evaluates(step) and not stopped
@@ -112,8 +112,10 @@ def train(
                 checkpoints.save(state, score)
             watchdog.arm(f"the batch of step {step + 1}")
             if stopped:
+                watchdog.arm(f"saving step {step}", PATIENCE)
                 checkpoints.finish(state)
                 raise Preempted(f"{stopped}: saved step {step} of {steps}")
+        watchdog.arm(f"saving step {steps}", PATIENCE)
         checkpoints.finish(state)
     return state
 

@@ -40,9 +40,10 @@ class Preemption:
         self._timer: threading.Timer | None = None
         self._before: dict[int, object] = {}
         self._many = False
+        self._asked_for = 0  # times that this process has asked the others
 
     def __enter__(self) -> "Preemption":
-        self._many = jax.distributed.is_initialized()
+        self._many = jax.distributed.is_initialized() and jax.process_count() > 1
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS[self._many :]:  # many hosts' SIGTERM is JAX's
                 self._before[number] = signal.signal(number, self._handle)
@@ -56,12 +57,14 @@ class Preemption:
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """A context in which the signal is only noted, for the next `reached`."""
+        """A context in which the signal is only noted, for the next `reached` or the end."""
         self._deferred = True
         try:
             yield
         finally:
             self._deferred = False
+        if self._asked:
+            raise Preempted(self._asked)
 
     @contextlib.contextmanager
     def immediate(self) -> Iterator[None]:
@@ -74,14 +77,24 @@ class Preemption:
         finally:
             self._deferred = True
 
-    def reached(self, step: int) -> str:
-        """The signal's name if the run has to end after this step, on all hosts alike; else ""."""
+    def reached(self) -> str:
+        """The signal's name if the run has to end now, on all hosts alike; else "".
+
+        All hosts must ask equally often.
+        """
         if not self._many:
             return self._asked
-        if multihost_utils.reached_preemption_sync_point(step):
+        # The service counts from 0, and knows nothing of a run that was resumed.
+        self._asked_for += 1
+        if multihost_utils.reached_preemption_sync_point(self._asked_for):
             self._start_timer()
             return "SIGTERM"
         return ""
+
+    def check(self) -> None:
+        """Raises Preempted if the run has to end now, on many hosts; one is not asked but told."""
+        if self._many and (asked := self.reached()):
+            raise Preempted(asked)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame

@@ -34,7 +34,7 @@ class Watchdog:
         self._poll = min(5.0, self._limit / 10)
         self._stream = stream or sys.stderr
         self._what = ""
-        self._left = self._limit
+        self._given = self._left = self._limit
         self._ended = threading.Event()
 
     def __enter__(self) -> "Watchdog":
@@ -48,7 +48,8 @@ class Watchdog:
 
     def arm(self, what: str, patience: float = 1) -> None:
         """Watches `what` from now on, in place of what was watched before."""
-        self._left, self._what = patience * self._limit, what
+        self._given = self._left = patience * self._limit
+        self._what = what
 
     def disarm(self) -> None:
         """Watches nothing until the next `arm`."""
@@ -80,7 +81,7 @@ class Watchdog:
 
     def _end(self) -> None:
         print(
-            f"omni_smola: no progress in {self._what} for {self._limit / 60:g} minutes "
+            f"omni_smola: no progress in {self._what} for {self._given / 60:g} minutes "
             "(config.faults.watchdog_minutes): the run hangs and is ended. What its threads do:",
             file=self._stream,
             flush=True,

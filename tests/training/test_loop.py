@@ -232,10 +232,11 @@ class Told(Preemption):
 
     def __init__(self, step=None, in_evaluation=False):
         super().__init__(1000)
-        self._step, self._in_evaluation = step, in_evaluation
+        self._left, self._in_evaluation = step or 0, in_evaluation
 
-    def reached(self, step):
-        return "SIGTERM" if step == self._step else super().reached(step)
+    def reached(self):
+        self._left -= 1
+        return "" if self._left else "SIGTERM"
 
     @contextlib.contextmanager
     def immediate(self):
