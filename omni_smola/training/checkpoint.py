@@ -27,6 +27,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as keeping
 
 from omni_smola.errors import UserError
+from omni_smola.training import distributed
 from omni_smola.training.checksums import checksums
 from omni_smola.training.step import TrainState
 
@@ -82,6 +83,7 @@ class Checkpoints:
         self._identity = dict(identity)
         self._keep, self._keep_best, self._stream = keep, keep_best, stream
         self._writing: int | None = None  # the step whose save is not known to be complete
+        self._unwritten = ""  # why that could not even begin
         self._failed: tuple[int, str] | None = None  # the last save, if it failed, and why
         self._manager = self._open()
 
@@ -103,7 +105,7 @@ class Checkpoints:
             return
         sums = {name: checksums(getattr(state, name)) for name in ("trainable", "optimizer")}
         self._writing = step
-        with self._told():
+        with self._noted():
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -114,13 +116,21 @@ class Checkpoints:
                 ),
                 metrics=None if score is None else {"score": score},
             )
+        if self._unwritten and jax.process_count() == 1:
+            self.wait()  # tells it now; other hosts hear of it when they wait
 
     def wait(self) -> None:
-        """Returns when everything is written, or has failed and was told."""
-        with self._told():
+        """Returns when everything is written, or has failed and was told, on all hosts alike."""
+        if self._writing is None:
             self._manager.wait_until_finished()
-            if self._writing is not None:
-                self._writing = self._failed = None
+            return
+        with self._noted():
+            if not self._unwritten:
+                self._manager.wait_until_finished()
+        step, why = self._writing, self._unwritten
+        self._writing, self._unwritten, self._failed = None, "", None
+        if distributed.on_any(bool(why)):
+            self._clear_up(step, why or "another host could not write its part")
 
     def finish(self, state: TrainState) -> None:
         """Waits for the save of a run's last state, and tries once more if it has failed.
@@ -255,9 +265,8 @@ class Checkpoints:
             if type(error) is not Exception and not isinstance(error, _DAMAGE):
                 raise
             why = _first_line(error)
-        if jax.process_count() > 1:  # damage that one host met is met by all
-            if multihost_utils.process_allgather(jnp.int32(bool(why))).any():
-                why = why or "another host could not read it"
+        if distributed.on_any(bool(why)):  # damage that one host met is met by all
+            why = why or "another host could not read it"
         return found, why
 
     def _wrong_sums(self, step: int, found: dict[str, Any]) -> str:
@@ -316,27 +325,30 @@ class Checkpoints:
         return ocp.CheckpointManager(self.folder, options=options)
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        """Turns the failure of a save into words, and clears up behind it."""
+    def _noted(self) -> Iterator[None]:
+        """Turns the failure of a save into words."""
         try:
             yield
         except Exception as error:
-            if self._writing is None:
-                raise
-            step, self._writing = self._writing, None
-            self._failed = (step, _first_line(error))
-            with contextlib.suppress(Exception):  # what failed, fails again
-                self._manager.close()
-            for _ in self._unfinished():
-                pass
-            # Its own list of steps has the failed one, and lacks those it would have replaced.
-            self._manager = self._open()
-            kept = self.latest()
-            self._say(
-                f"THE CHECKPOINT OF STEP {step} COULD NOT BE WRITTEN to {self.folder} "
-                f"({self._failed[1]}): make room there. The run goes on; "
-                + ("nothing is saved yet" if kept is None else f"step {kept} is safe")
-            )
+            self._unwritten = _first_line(error)
+
+    def _clear_up(self, step: int, why: str) -> None:
+        """Removes what a save that failed has left, and tells it."""
+        with contextlib.suppress(Exception):  # what failed, fails again
+            self._manager.close()
+        for _ in self._unfinished():
+            pass
+        # Its own list of steps has the failed one, and lacks those it would have replaced.
+        self._manager = self._open()
+        kept = self.latest()
+        if kept == step:  # it was complete before
+            return
+        self._failed = (step, why)
+        self._say(
+            f"THE CHECKPOINT OF STEP {step} COULD NOT BE WRITTEN to {self.folder} "
+            f"({why}): make room there. The run goes on; "
+            + ("nothing is saved yet" if kept is None else f"step {kept} is safe")
+        )
 
     def _unfinished(self) -> Iterator[str]:
         """Removes Orbax's temporary folders, on one host, and yields their paths."""

@@ -133,6 +133,13 @@ def agreed(value: bool) -> bool:
     return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
 
 
+def on_any(value: bool) -> bool:
+    """Whether it is true of one process at least; on all of them."""
+    if jax.process_count() == 1:
+        return value
+    return bool(multihost_utils.process_allgather(np.asarray(value)).any())
+
+
 def gather_bytes(own: bytes) -> list[bytes]:
     """What every process has, on all of them, in their order."""
     if jax.process_count() == 1:

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from omni_smola.errors import UserError
-from omni_smola.training import sharding
+from omni_smola.training import distributed, sharding
 from omni_smola.training.checkpoint import Checkpoints, ensure_workdir
 from omni_smola.training.step import TrainState
 
@@ -294,3 +294,27 @@ def test_what_a_kill_left_is_removed_by_the_run_that_goes_on(opened, tmp_path):
         again.remove_unfinished()
     assert [p.name for p in folder.iterdir()] == ["5"]
     assert "removed the half-written checkpoint" in told.getvalue()
+
+
+def test_a_save_that_fails_on_another_host_fails_on_this_one(opened, tmp_path, monkeypatch):
+    told = io.StringIO()
+    checkpoints = Checkpoints(str(tmp_path), IDENTITY, stream=told)
+    checkpoints.save(make_state(5))
+    checkpoints.wait()
+    monkeypatch.setattr(distributed, "on_any", lambda value: True)
+    # What was complete all the same is kept.
+    checkpoints.save(make_state(10))
+    checkpoints.wait()
+    assert checkpoints.latest() == 10 and told.getvalue() == ""
+    checkpoints.save(make_state(15))
+    finished = checkpoints._manager.wait_until_finished
+    monkeypatch.setattr(
+        checkpoints._manager,
+        "wait_until_finished",
+        lambda: (finished(), shutil.rmtree(tmp_path / "checkpoints" / "15")),
+    )
+    checkpoints.wait()
+    assert "STEP 15 COULD NOT BE WRITTEN" in told.getvalue()
+    assert "(another host could not write its part)" in told.getvalue()
+    assert "step 10 is safe" in told.getvalue() and checkpoints.latest() == 10
+    checkpoints.close()
