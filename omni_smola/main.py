@@ -4,6 +4,7 @@ Every mistake that a user can set right ends in one sentence on the standard err
 """
 
 import difflib
+import errno
 import os
 import re
 import runpy
@@ -220,11 +221,24 @@ def _line(error: BaseException) -> str:
     return text.splitlines()[0].rstrip(".") + "."
 
 
+def _run(argv: Sequence[str]) -> None:
+    """`main`; a disk that takes no more is no fault of the program."""
+    try:
+        main(argv)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        raise UserError(
+            f"What the run had to write could not be written ({error}): make room there, or choose "
+            "another --workdir, and run the same command again."
+        ) from error
+
+
 def cli() -> None:
     """Runs `main`, telling users' mistakes in one sentence."""
     logging.set_verbosity(logging.ERROR)
     try:
-        app.run(main, flags_parser=parse)
+        app.run(_run, flags_parser=parse)
     except UserError as error:
         # One sentence; what it lists in lines of their own, set in by two blanks, stays so.
         text = re.sub(r"\s*\n(?!  \S)\s*", " ", str(error).strip())

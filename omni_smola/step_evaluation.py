@@ -4,6 +4,7 @@ import functools
 import os
 from collections.abc import Callable, Mapping
 
+import jax
 import numpy as np
 
 from omni_smola.evaluation.evaluator import Evaluator, Unwritten
@@ -22,7 +23,8 @@ class StepEvaluation:
 
     Args:
       evaluator: of the config's tasks. label: names what is evaluated in file names.
-      write_scalars: (step, name -> value). watchdog: watches every batch's decoding.
+      write_scalars: (step, name -> value). watchdog: watches every batch's decoding,
+        and on many hosts all that follows the first one.
       preemption: asked after every batch; None for a run that ends by its own means only.
     """
 
@@ -71,7 +73,10 @@ class StepEvaluation:
         if self._last is None or self._last[0] != step:
             generate = functools.partial(self._generate, state.trainable)
             where = (self._run.workdir, self._label, step)
-            scores = self._evaluator.run(generate, *where, unwritten)
+            try:
+                scores = self._evaluator.run(generate, *where, unwritten)
+            finally:
+                self._watchdog.disarm()
             self._write(step, {f"eval/{t}/{m}": v for t, s in scores.items() for m, v in s.items()})
             self._evaluator.write_scores(self.path(step), unwritten)
             self._last = (step, _mean(scores))
@@ -80,6 +85,8 @@ class StepEvaluation:
     def _generate(self, trainable: Tree, batch: Batch) -> np.ndarray:
         with self._watchdog.watching("decoding a batch of an evaluation", PATIENCE):
             ids = self._run.generate(trainable, batch)
+        if jax.process_count() > 1:  # whose data are all prepared: the rest takes no hours either
+            self._watchdog.arm("reading or gathering of an evaluation", PATIENCE)
         if self._preemption is not None:
             self._preemption.check()
         return ids

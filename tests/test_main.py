@@ -1,7 +1,9 @@
 """The command line as a user meets it: real processes, from the first command to every mistake."""
 
 import concurrent.futures
+import errno
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -11,6 +13,7 @@ import pytest
 from PIL import Image
 
 from omni_smola import main
+from omni_smola.errors import UserError
 
 from .conftest import MICRO_RUN, MICRO_STEPS, MICRO_TASKS, checkpointed
 
@@ -325,3 +328,12 @@ def test_a_mistake_ends_in_one_sentence_and_status_2(mistakes, name):
 )
 def test_the_default_workdir_is_named_after_the_config(config, workdir):
     assert main.default_workdir(config) == workdir
+
+
+def test_a_disk_that_takes_no_more_is_a_sentence(monkeypatch):
+    def full(argv):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/runs/scores/tuned.json")
+
+    monkeypatch.setattr(main, "main", full)
+    with pytest.raises(UserError, match=r"space left on device.*tuned\.json.*make room there"):
+        main._run([])

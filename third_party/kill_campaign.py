@@ -358,7 +358,10 @@ def main() -> None:
         )
         (options.folder / "kills.json").write_text(json.dumps(told, indent=1))
         print(table(told) + f"\nminutes: {(time.monotonic() - start) / 60:.1f}\n", flush=True)
-    if any(run["same_bits"] is False or run["rows_different"] for run in told):
+    if any(
+        run["same_bits"] is False or run["rows_different"] or not run["all_rows_taken"]
+        for run in told
+    ):
         raise SystemExit(1)
 
 
