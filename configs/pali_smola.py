@@ -33,6 +33,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         # PaLI-3 and PaLI-X were never released: until weights are given theirs are random.
         if arg.backbone in ("pali3", "palix"):
             config.backbone.init = "random"
+        if arg.backbone == "palix":  # 64 chips of v5p, see the README
+            config.mesh.update(data=1, fsdp=-1, tensor=4)
+            config.batch_size = config.eval.batch_size = 128
         config.backbone.dtype = config.backbone.param_dtype = "bfloat16"
         config.backbone.remat = True
         config.data.prompt_length = 64

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from omni_smola import config as configs
-from omni_smola import programs
+from omni_smola import programs, spread
 from omni_smola.ahead import report as ahead
 from omni_smola.errors import UserError
 from omni_smola.evaluation import evaluator, report
@@ -230,10 +230,14 @@ def _steps(
     )
 
 
+# What of a checkpoint's identity decides what its parameters are.
+_OF_THE_MODEL = ("backbone", "experts", "vision", "language", "instruction")
+
+
 def _trained(run: Run) -> tuple[int, states.Tree]:
     """Step and trained parameters of the newest or the best checkpoint, of this backbone."""
     return run.checkpoints.restore_trainable(
-        run.model.trainable, ("backbone", "experts"), run.config.checkpoint.which
+        run.model.trainable, _OF_THE_MODEL, run.config.checkpoint.which
     )
 
 
@@ -262,10 +266,10 @@ def _label(run: Run) -> str:
 def _say_layout(run: Run, state: TrainState) -> None:
     """What lies where, and how many bytes of it on a device."""
     trees = {"frozen": run.model.frozen, "trained": state.trainable, "optimizer": state.optimizer}
-    lines = run.model.layout.table(trees)
+    *lines, total = run.model.layout.table(trees)
     sizes = " x ".join(f"{axis} {size}" for axis, size in run.mesh.shape.items())
     say(f"mesh {sizes}, {jax.process_count()} process{'es' * (jax.process_count() > 1)}")
-    for line in lines if run.mesh.size > 1 else lines[-1:]:
+    for line in [*lines, *spread.table(), total] if run.mesh.size > 1 else [total]:
         say(line)
 
 

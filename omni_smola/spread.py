@@ -25,6 +25,24 @@ HIDDEN = (_BATCH, (), ())
 OUT = ((), (), ("tensor",))
 WHOLE = ((), (), (), ())
 
+TABLE = {
+    "between layers (b, m, d)": RESIDUAL,
+    "outputs of products (b, m, width)": WIDE,
+    "heads (b, m, h, dim)": HEADS,
+    "slots of experts (b, k, width)": SLOTS,
+    "hidden slots of experts (b, k, r)": HIDDEN,
+    "w_in of experts in use (outputs, k, d, r)": WHOLE,
+    "w_out of experts in use (k, r, width)": OUT,
+}
+
+
+def table() -> list[str]:
+    """Lines of words: every kind of activation and where its dimensions lie."""
+    return [
+        f"activations {what:43}" + " ".join("+".join(names) or "-" for names in axes)
+        for what, axes in TABLE.items()
+    ]
+
 
 def spread(x: Array, axes: Axes = RESIDUAL) -> Array:
     """Activations, divided as `axes` say; of other dimensions, or without a mesh, as they are.

@@ -103,8 +103,9 @@ def measure(file: pathlib.Path, backbone: Backbone, place: Place, experts: str) 
     config, workdir = config_of(backbone, place, experts), str(file.parents[1])
     for name in programs.NAMES:
         before = kept(file)
-        if name in before["programs"] or name in before["errors"]:
+        if name in before["programs"]:
             continue
+        before["errors"].pop(name, None)  # its compiler may have been killed for want of memory
         found = report.measure(config, place.topology, workdir, say, (name,))
         for part in ("programs", "errors"):
             found[part] = before[part] | found[part]
