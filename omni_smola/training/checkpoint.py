@@ -23,7 +23,6 @@ from typing import Any, TextIO
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as keeping
 
 from omni_smola.errors import UserError
@@ -33,11 +32,18 @@ from omni_smola.training.step import TrainState
 
 WHICH = ("latest", "best")
 # What Orbax and TensorStore raise of files that are cut, missing or overwritten.
-_DAMAGE = (ValueError, KeyError, EOFError)
-# What a storage says that will answer again.
+_DAMAGE = (ValueError, KeyError, OSError, EOFError)
+# Among them, what a storage says that will answer again.
 _UNREACHABLE = {
-    getattr(errno, name)
-    for name in "EIO ESTALE ETIMEDOUT EMFILE ENFILE ENOMEM EAGAIN ECONNRESET EHOSTDOWN".split()
+    errno.EIO,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.EAGAIN,
+    errno.ECONNRESET,
+    errno.EHOSTDOWN,
 }
 
 
@@ -252,15 +258,13 @@ class Checkpoints:
             why = self._wrong_sums(step, found)
         except (UserError, PermissionError):  # no damage
             raise
-        except OSError as error:
-            if error.errno in _UNREACHABLE:
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in _UNREACHABLE:
                 raise UserError(
                     f"The checkpoint {os.path.join(self.folder, str(step))} cannot be read now "
                     f"({error.strerror}): it is left as it is. Run the same command again when its "
                     "storage answers."
                 ) from error
-            why = _first_line(error)
-        except Exception as error:
             # Orbax wraps what TensorStore says of some cut files in an Exception of no other type.
             if type(error) is not Exception and not isinstance(error, _DAMAGE):
                 raise
@@ -286,12 +290,10 @@ class Checkpoints:
         while os.path.exists(f"{path}.corrupt-{number}"):
             number += 1
         aside = f"{path}.corrupt-{number}"
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("put aside: named")
-        if jax.process_index() == 0:
+        distributed.barrier("put aside: named")
+        if distributed.is_primary():
             os.rename(path, aside)
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("put aside: moved")
+        distributed.barrier("put aside: moved")
         self._manager.reload()
         return aside
 

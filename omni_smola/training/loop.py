@@ -9,13 +9,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from omni_smola.errors import Preempted
-from omni_smola.training import sharding
+from omni_smola.training import distributed, sharding
 from omni_smola.training.bad_steps import BadSteps
 from omni_smola.training.checkpoint import Checkpoints
 from omni_smola.training.preemption import Preemption
@@ -110,11 +108,10 @@ def train(
                 _log(step, metrics, progress, write_scalars)
                 waiting = None
                 checkpoints.save(state, score)
-            watchdog.arm(f"the batch of step {step + 1}")
             if stopped:
-                watchdog.arm(f"saving step {step}", PATIENCE)
                 checkpoints.finish(state)
                 raise Preempted(f"{stopped}: saved step {step} of {steps}")
+            watchdog.arm(f"the batch of step {step + 1}")
         watchdog.arm(f"saving step {steps}", PATIENCE)
         checkpoints.finish(state)
     return state
@@ -155,11 +152,9 @@ class _Due:
         if not self._seconds:
             return False
         late = time.monotonic() - self._saved >= self._seconds
-        if jax.process_count() == 1:
-            return late
-        if step % self._ask_every:
+        if jax.process_count() > 1 and step % self._ask_every:
             return False
-        return bool(multihost_utils.broadcast_one_to_all(jnp.int32(late)))
+        return distributed.agreed(late)
 
 
 class Progress:
