@@ -22,11 +22,11 @@ from omni_smola.step_evaluation import StepEvaluation
 from omni_smola.training import distributed, loop, sharding, stages
 from omni_smola.training import state as states
 from omni_smola.training.bad_steps import BadSteps
-from omni_smola.training.checkpoint import ensure_workdir
 from omni_smola.training.logging import ScalarWriter
 from omni_smola.training.preemption import Preemption
 from omni_smola.training.step import TrainState
 from omni_smola.training.watchdog import Watchdog
+from omni_smola.training.workdir import ensure_workdir
 
 NAMES = {
     "smola": "Omni-SMoLA",

@@ -172,17 +172,27 @@ def trained(command, among_workers) -> tuple[pathlib.Path, subprocess.CompletedP
     return workdir, subprocess.CompletedProcess(MICRO_RUN, *json.loads(said.read_text()))
 
 
-def checkpointed(workdir: pathlib.Path) -> dict[str, dict]:
-    """The arrays of the newest checkpoint: {trainable, optimizer} -> path -> array."""
-    import orbax.checkpoint as ocp
+def steps_of(workdir: pathlib.Path) -> list[int]:
+    """The steps that have a complete checkpoint."""
+    folder = workdir / "checkpoints"
+    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
 
-    from omni_smola.training import state
 
-    with ocp.CheckpointManager(workdir / "checkpoints") as manager:
-        names = ("trainable", "optimizer")
-        items = {name: ocp.args.StandardRestore() for name in names}
-        restored = manager.restore(manager.latest_step(), args=ocp.args.Composite(**items))
-        return {name: state.paths(restored[name]) for name in names}
+def checkpointed(workdir: pathlib.Path) -> dict:
+    """The arrays of the newest checkpoint, "trainable/a/b" -> array."""
+    from omni_smola.training import restoring
+
+    return restoring.arrays(workdir / "checkpoints" / str(steps_of(workdir)[-1]))
+
+
+def assert_same_checkpoint(workdir: pathlib.Path, other: pathlib.Path) -> None:
+    """The newest checkpoints of two runs hold the same bits."""
+    import numpy as np
+
+    found, wanted = checkpointed(workdir), checkpointed(other)
+    assert found.keys() == wanted.keys() and found
+    for path, value in wanted.items():
+        np.testing.assert_array_equal(found[path], value, err_msg=path)
 
 
 class SmallMome:

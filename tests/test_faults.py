@@ -13,15 +13,10 @@ import threading
 import numpy as np
 import pytest
 
-from .conftest import MICRO_RUN, MICRO_STEPS, ROOT, checkpointed
+from .conftest import MICRO_RUN, MICRO_STEPS, ROOT, assert_same_checkpoint, steps_of
 
 pytestmark = pytest.mark.slow
 QUICK = ("--config.eval.baseline=False", "--config.log_every=1")
-
-
-def steps_of(workdir: pathlib.Path) -> list[int]:
-    folder = workdir / "checkpoints"
-    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
 
 
 @contextlib.contextmanager
@@ -89,10 +84,7 @@ def test_sigterm_saves_and_a_truncated_checkpoint_is_put_aside(trained, command,
     assert f"put aside as {saved}.corrupt-1, step 8 is used" in done.stderr
     assert "at step 8" in done.stderr and (workdir / "checkpoints" / f"{newest}.corrupt-1").is_dir()
     assert before[-1] == MICRO_STEPS
-    wanted, found = checkpointed(never), checkpointed(workdir)
-    for part in ("trainable", "optimizer"):
-        for path, value in wanted[part].items():
-            np.testing.assert_array_equal(found[part][path], value, err_msg=path)
+    assert_same_checkpoint(workdir, never)
 
 
 def test_a_full_disk_ends_nothing_and_the_old_checkpoint_stays(trained, command, tmp_path):
@@ -113,9 +105,7 @@ def test_a_full_disk_ends_nothing_and_the_old_checkpoint_stays(trained, command,
         assert status == 0, told
         assert kept == [5]
         assert steps_of(workdir)[-1] == MICRO_STEPS
-        for path, value in checkpointed(never)["trainable"].items():
-            found = checkpointed(workdir)["trainable"][path]
-            np.testing.assert_array_equal(found, value, err_msg=path)
+        assert_same_checkpoint(workdir, never)
 
 
 FULL = """

@@ -12,17 +12,14 @@ import signal
 import socket
 import subprocess
 
-import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 from PIL import Image
 
-from omni_smola import trees
 from omni_smola.errors import UserError
 from omni_smola.training import distributed
 
-from .conftest import MICRO_RUN
+from .conftest import MICRO_RUN, checkpointed, steps_of
 
 DEVICES, STEPS, KEPT = 4, 6, 3
 # Five examples in batches of four: of the second batch, hosts but the first have nothing.
@@ -100,18 +97,6 @@ def losses(workdir: pathlib.Path) -> dict[int, float]:
     return {line["step"]: line["train/loss"] for line in lines if "train/loss" in line}
 
 
-def saved(workdir: pathlib.Path, part: str) -> dict[str, np.ndarray]:
-    """The arrays of the last checkpoint, whatever processes wrote it, on one device of this one."""
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    with ocp.StandardCheckpointer() as checkpointer:
-        folder = workdir / "checkpoints" / str(STEPS) / part
-        described = checkpointer.metadata(folder).item_metadata
-        wanted = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), described
-        )
-        return trees.paths(checkpointer.restore(folder, wanted))
-
-
 def rows(workdir: pathlib.Path) -> dict[tuple[int, int], set[str]]:
     """(step, row of the global batch) -> the hashes of what the processes fed there."""
     found: dict[tuple[int, int], set[str]] = {}
@@ -155,13 +140,10 @@ def test_many_processes_give_the_losses_and_metrics_of_one(runs, processes):
     ]
     for task, values in scores[0].items():
         assert values["scores"] == scores[1][task]["scores"]
-    for part in ("trainable", "optimizer"):
-        wanted, found = saved(alone, part), saved(workdir, part)
-        assert found.keys() == wanted.keys() and found
-        for path, value in wanted.items():
-            np.testing.assert_allclose(
-                found[path], value, rtol=1e-3, atol=1e-5, err_msg=f"{part} {path}"
-            )
+    wanted, found = checkpointed(alone), checkpointed(workdir)
+    assert found.keys() == wanted.keys() and found
+    for path, value in wanted.items():
+        np.testing.assert_allclose(found[path], value, rtol=1e-3, atol=1e-5, err_msg=path)
 
 
 @pytest.mark.slow

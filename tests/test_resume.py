@@ -7,17 +7,11 @@ import signal
 import subprocess
 import time
 
-import numpy as np
 import pytest
 
-from .conftest import MICRO_RUN, MICRO_STEPS, checkpointed
+from .conftest import MICRO_RUN, MICRO_STEPS, assert_same_checkpoint, steps_of
 
 pytestmark = pytest.mark.slow
-
-
-def steps_of(workdir: pathlib.Path) -> list[int]:
-    folder = workdir / "checkpoints"
-    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
 
 
 def kill(process: subprocess.Popen) -> None:
@@ -93,11 +87,7 @@ def test_a_killed_run_ends_bit_for_bit_like_one_never_killed(trained, command, t
     assert "resuming" in done.stderr
     assert not list((workdir / "checkpoints").glob("*tmp*"))
 
-    wanted, found = checkpointed(never_killed), checkpointed(workdir)
-    for part in ("trainable", "optimizer"):
-        assert found[part].keys() == wanted[part].keys() and found[part]
-        for path, value in wanted[part].items():
-            np.testing.assert_array_equal(found[part][path], value, err_msg=path)
+    assert_same_checkpoint(workdir, never_killed)
     # On the way, too: every step that was done twice gave the same loss.
     one, other = losses(never_killed), losses(workdir)
     assert all(len(values) == 1 for values in other.values())

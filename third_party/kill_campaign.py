@@ -30,9 +30,6 @@ import socket
 import subprocess
 import sys
 import time
-from typing import Any
-
-import numpy as np
 
 ROOT = pathlib.Path(__file__).parent.parent
 STEPS = 60
@@ -215,23 +212,11 @@ def fingerprint(workdir: pathlib.Path, env: dict[str, str]) -> dict[str, str]:
 
 def fingerprint_here(workdir: pathlib.Path) -> dict[str, str]:
     """The same, in a process that will not fork: reading a checkpoint starts JAX's threads."""
-    import jax
-    import orbax.checkpoint as ocp
-
-    from omni_smola.trees import paths
-
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # whatever devices have written it
-
-    def described(leaf: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
+    from omni_smola.training import restoring
 
     sums = {"step": str(newest(workdir))}
-    with ocp.StandardCheckpointer() as checkpointer:
-        for name in ("trainable", "optimizer"):
-            folder = workdir / "checkpoints" / sums["step"] / name
-            tree = jax.tree.map(described, checkpointer.metadata(folder).item_metadata)
-            for path, array in paths(checkpointer.restore(folder, tree)).items():
-                sums[f"{name}/{path}"] = hashlib.sha256(np.asarray(array).tobytes()).hexdigest()
+    for path, array in restoring.arrays(workdir / "checkpoints" / sums["step"]).items():
+        sums[path] = hashlib.sha256(array.tobytes()).hexdigest()
     for file in sorted((workdir / "predictions").glob(f"*-{STEPS}/*.jsonl")):
         sums[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
     return sums

@@ -10,12 +10,10 @@ run: it is told, and the checkpoints before it stay.
 """
 
 import contextlib
-import errno
 import glob
 import os
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
@@ -23,47 +21,15 @@ from typing import Any, TextIO
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from etils import epath
 from orbax.checkpoint import checkpoint_managers as keeping
 
 from omni_smola.errors import UserError
-from omni_smola.training import distributed
+from omni_smola.training import distributed, restoring
 from omni_smola.training.checksums import checksums
 from omni_smola.training.step import TrainState
 
-WHICH = ("latest", "best")
-# What Orbax and TensorStore raise of files that are cut, missing or overwritten.
-_DAMAGE = (ValueError, KeyError, OSError, EOFError)
-# Among them, what a storage says that will answer again.
-_UNREACHABLE = {
-    errno.EIO,
-    errno.ESTALE,
-    errno.ETIMEDOUT,
-    errno.EMFILE,
-    errno.ENFILE,
-    errno.ENOMEM,
-    errno.EAGAIN,
-    errno.ECONNRESET,
-    errno.EHOSTDOWN,
-}
-
-
-def ensure_workdir(workdir: str) -> str:
-    """Makes the folder and proves that it can be written to; returns its absolute path.
-
-    Raises:
-      UserError: it cannot be made or written to.
-    """
-    path = os.path.abspath(os.path.expanduser(workdir))
-    try:
-        os.makedirs(path, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):  # of a name of its own: all hosts try at once
-            pass
-    except OSError as error:
-        raise UserError(
-            f"The workdir {path} cannot be written to ({error.strerror}): choose another folder by "
-            "--workdir=PATH."
-        ) from error
-    return path
+_SCORES = "metrics"  # Orbax's folder of them in a step's, and the file in it
 
 
 class Checkpoints:
@@ -91,11 +57,12 @@ class Checkpoints:
         self._writing: int | None = None  # the step whose save is not known to be complete
         self._unwritten = ""  # why that could not even begin
         self._failed: tuple[int, str] | None = None  # the last save, if it failed, and why
+        self._score: float | None = None  # of the last save
         self._manager = self._open()
 
     def latest(self) -> int | None:
-        """The newest complete step, or None."""
-        return self._manager.latest_step()
+        """The newest complete step, or None; on all hosts what the first one sees."""
+        return distributed.of_primary(self._manager.latest_step())
 
     def save(self, state: TrainState, score: float | None = None) -> None:
         """Begins to write the state; a step that is there already is left alone.
@@ -110,7 +77,7 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         sums = {name: checksums(getattr(state, name)) for name in ("trainable", "optimizer")}
-        self._writing = step
+        self._writing, self._score = step, score
         with self._noted():
             self._manager.save(
                 step,
@@ -124,6 +91,23 @@ class Checkpoints:
             )
         if self._unwritten and jax.process_count() == 1:
             self.wait()  # tells it now; other hosts hear of it when they wait
+
+    def add_score(self, step: int, score: float | None) -> None:
+        """Gives a complete step the score of an evaluation that was made after it was saved."""
+        if score is None or self._score_of(step) is not None:
+            return
+        self.wait()
+        folder = epath.Path(self.folder) / str(step) / _SCORES
+        with self._noted():
+            if distributed.is_primary():
+                folder.mkdir(exist_ok=True)
+                handler = ocp.JsonCheckpointHandler(filename=_SCORES)
+                handler.save(folder, ocp.args.JsonSave({"score": score}))
+        why, self._unwritten = self._unwritten, ""
+        if why:
+            self._say(f"THE SCORE OF STEP {step} COULD NOT BE WRITTEN to {folder} ({why})")
+        distributed.barrier("score added")
+        self._manager.reload()
 
     def wait(self) -> None:
         """Returns when everything is written, or has failed and was told, on all hosts alike."""
@@ -146,7 +130,7 @@ class Checkpoints:
         """
         self.wait()
         if self._failed is not None:
-            self.save(state)
+            self.save(state, self._score)
             self.wait()
         if self._failed is not None:
             step, why = self._failed
@@ -202,113 +186,20 @@ class Checkpoints:
 
     def _first_whole(
         self,
-        trees: dict[str, Any],
+        like: dict[str, Any],
         identity: Mapping[str, Any],
         which: str,
         put_aside: bool = False,
     ) -> tuple[int, dict[str, Any]]:
-        """Step and arrays of the first candidate that is not damaged."""
-        steps = self._candidates(which)
-        for place, step in enumerate(steps):
-            found, why = self._read(step, trees, identity)
-            if not why:
-                return step, found
-            path = os.path.join(self.folder, str(step))
-            if place + 1 == len(steps):
-                raise UserError(
-                    f"The checkpoint {path} is damaged ({why}), and there is no other: move it "
-                    "away to start from step 0, or bring it back from a copy."
-                )
-            aside = self._put_aside(path) if put_aside else path
-            self._say(
-                f"the checkpoint {path} is damaged ({why}): "
-                + (f"put aside as {aside}, " if put_aside else "")
-                + f"step {steps[place + 1]} is used"
-            )
-        raise AssertionError("there is at least one candidate")
+        steps = restoring.candidates(self.folder, self._manager.all_steps(), self._score_of, which)
+        steps = distributed.of_primary(steps)  # a shared folder may look different for a while
+        found = restoring.first_whole(self.folder, steps, like, identity, self._say, put_aside)
+        if found[0] != steps[0]:
+            self._manager.reload()
+        return found
 
-    def _candidates(self, which: str) -> list[int]:
-        steps = sorted(self._manager.all_steps(), reverse=True)
-        if not steps:
-            raise UserError(
-                f"There is no checkpoint in {self.folder}: train first with the same --workdir, or "
-                "name the workdir of another run."
-            )
-        if which == "latest":
-            return steps
-        scores = {step: (self._manager.metrics(step) or {}).get("score") for step in steps}
-        scored = [step for step in steps if scores[step] is not None]
-        if not scored:
-            raise UserError(
-                f"No checkpoint in {self.folder} has a score: train with --config.eval.every=N and "
-                "--config.checkpoint.keep_best=1, or take the latest, "
-                "--config.checkpoint.which=latest."
-            )
-        return sorted(scored, key=lambda step: scores[step], reverse=True)
-
-    def _read(
-        self, step: int, trees: dict[str, Any], identity: Mapping[str, Any]
-    ) -> tuple[dict[str, Any], str]:
-        """The arrays of a step and "", or what is wrong with it."""
-        found, why = {}, ""
-        try:
-            self._check(step, identity)
-            args = {k: ocp.args.StandardRestore(_abstract(tree)) for k, tree in trees.items()}
-            found = dict(self._manager.restore(step, args=ocp.args.Composite(**args)).items())
-            why = self._wrong_sums(step, found)
-        except (UserError, PermissionError):  # no damage
-            raise
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno in _UNREACHABLE:
-                raise UserError(
-                    f"The checkpoint {os.path.join(self.folder, str(step))} cannot be read now "
-                    f"({error.strerror}): it is left as it is. Run the same command again when its "
-                    "storage answers."
-                ) from error
-            # Orbax wraps what TensorStore says of some cut files in an Exception of no other type.
-            if type(error) is not Exception and not isinstance(error, _DAMAGE):
-                raise
-            why = _first_line(error)
-        if distributed.on_any(bool(why)):  # damage that one host met is met by all
-            why = why or "another host could not read it"
-        return found, why
-
-    def _wrong_sums(self, step: int, found: dict[str, Any]) -> str:
-        if not os.path.isdir(os.path.join(self.folder, str(step), "checksums")):
-            return ""  # of a version of this program that had none
-        kept = self._manager.restore(
-            step, args=ocp.args.Composite(checksums=ocp.args.JsonRestore())
-        ).checksums
-        for name, tree in found.items():
-            for path, value in checksums(tree).items():
-                if kept[name].get(path) != value:
-                    return f"{name}/{path} does not have the checksum that it was written with"
-        return ""
-
-    def _put_aside(self, path: str) -> str:
-        number = 1
-        while os.path.exists(f"{path}.corrupt-{number}"):
-            number += 1
-        aside = f"{path}.corrupt-{number}"
-        distributed.barrier("put aside: named")
-        if distributed.is_primary():
-            os.rename(path, aside)
-        distributed.barrier("put aside: moved")
-        self._manager.reload()
-        return aside
-
-    def _check(self, step: int, identity: Mapping[str, Any]) -> None:
-        found = self._manager.restore(
-            step, args=ocp.args.Composite(identity=ocp.args.JsonRestore())
-        ).identity
-        for name, here in identity.items():
-            if found.get(name) != here:
-                field, there, here = _difference(name, found.get(name), here)
-                raise UserError(
-                    f"The checkpoint {os.path.join(self.folder, str(step))} was made with "
-                    f"{field} = {there}, but this run has {field} = {here}: set it as it was, or "
-                    "start a new run with another --workdir."
-                )
+    def _score_of(self, step: int) -> float | None:
+        return (self._manager.metrics(step) or {}).get("score")
 
     def _open(self) -> ocp.CheckpointManager:
         keep = [keeping.LatestN(self._keep)]
@@ -332,7 +223,7 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            self._unwritten = _first_line(error)
+            self._unwritten = restoring.first_line(error)
 
     def _clear_up(self, step: int, why: str) -> None:
         """Removes what a save that failed has left, and tells it."""
@@ -369,20 +260,3 @@ class Checkpoints:
 
 def _score(metrics: Mapping[str, float]) -> float:
     return metrics["score"]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-
-
-def _difference(name: str, there: Any, here: Any) -> tuple[str, Any, Any]:
-    """The first field in which two values differ, `experts.rank` rather than all of `experts`."""
-    if isinstance(there, Mapping) and isinstance(here, Mapping):
-        for key in [*here, *(key for key in there if key not in here)]:
-            if there.get(key) != here.get(key):
-                return _difference(f"{name}.{key}", there.get(key), here.get(key))
-    return name, there, here
-
-
-def _abstract(tree: Any) -> Any:
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)

@@ -7,6 +7,7 @@ three variables name the processes of a run. One process alone waits for nobody.
 import contextlib
 import glob
 import importlib.util
+import json
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -149,6 +150,13 @@ def gather_bytes(own: bytes) -> list[bytes]:
     padded[: len(own)] = np.frombuffer(own, np.uint8)
     every = multihost_utils.process_allgather(padded)
     return [row[:size].tobytes() for row, size in zip(every, sizes, strict=True)]
+
+
+def of_primary(value: Any) -> Any:
+    """The primary process's value, something that JSON can hold, on all of them."""
+    if jax.process_count() == 1:
+        return value
+    return json.loads(gather_bytes(json.dumps(value).encode())[0])
 
 
 def whole(tree: Any) -> Any:

@@ -12,7 +12,7 @@ import pytest
 
 from omni_smola.errors import UserError
 from omni_smola.training import distributed, sharding
-from omni_smola.training.checkpoint import Checkpoints, ensure_workdir
+from omni_smola.training.checkpoint import Checkpoints
 from omni_smola.training.step import TrainState
 
 from .conftest import assert_same
@@ -159,21 +159,6 @@ def test_what_a_kill_left_half_written_is_not_a_checkpoint(opened, tmp_path):
     again.save(make_state(10, seed=1))
     again.wait()
     assert_same(opened().restore(make_state(0)), make_state(10, seed=1))
-
-
-def test_a_workdir_is_made_and_left_clean(tmp_path):
-    path = ensure_workdir(str(tmp_path / "a" / "b"))
-    assert path == str(tmp_path / "a" / "b")
-    assert list((tmp_path / "a" / "b").iterdir()) == []
-
-
-def test_a_workdir_that_cannot_be_written_is_refused(tmp_path):
-    """Below a regular file not even root can write; permissions would not stop it."""
-    (tmp_path / "file").write_text("mine")
-    for path in (tmp_path / "file", tmp_path / "file" / "run"):
-        with pytest.raises(UserError, match=rf"workdir {path} cannot be written.*--workdir=PATH"):
-            ensure_workdir(str(path))
-    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_the_step_is_a_number_of_the_state(opened):

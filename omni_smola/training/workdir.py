@@ -1,0 +1,55 @@
+"""The folder of a run, proved at the door: it can be written to, and all hosts see the same."""
+
+import os
+import tempfile
+import uuid
+
+from omni_smola.errors import UserError
+from omni_smola.training import distributed
+
+
+def ensure_workdir(workdir: str) -> str:
+    """Makes the folder and proves that it can be written to; returns its absolute path.
+
+    Raises:
+      UserError: it cannot be made or written to; or it is not one folder on all hosts.
+    """
+    if "://" in workdir:
+        raise UserError(
+            f"The workdir {workdir} is an address, but a run writes to a folder: mount the bucket "
+            "(gcsfuse, for gs://) on every host and give the path by --workdir=PATH."
+        )
+    path = os.path.abspath(os.path.expanduser(workdir))
+    why = ""
+    try:
+        os.makedirs(path, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):  # of a name of its own: all hosts try at once
+            pass
+    except OSError as error:
+        why = error.strerror or str(error)
+    if distributed.on_any(bool(why)):
+        raise UserError(
+            f"The workdir {path} cannot be written to ({why or 'by another host'}): choose another "
+            "folder by --workdir=PATH."
+        )
+    _check_shared(path)
+    return path
+
+
+def _check_shared(path: str) -> None:
+    """Raises UserError where the primary process's folder is not that of the others."""
+    probe = os.path.join(path, distributed.of_primary(f".seen-by-all-{uuid.uuid4().hex}"))
+    if distributed.is_primary():
+        open(probe, "w").close()
+    distributed.barrier("workdir: probe written")
+    found = os.path.exists(probe)
+    every = distributed.gather_bytes(b"yes" if found else b"")
+    if distributed.is_primary():
+        os.remove(probe)
+    blind = [str(host) for host, seen in enumerate(every) if not seen]
+    if blind:
+        raise UserError(
+            f"The workdir {path} of host 0 is not that of host{'s' * (len(blind) > 1)} "
+            f"{', '.join(blind)}: checkpoints are written by all hosts into one folder, so name "
+            "one that all of them see, on a shared file system, by --workdir=PATH."
+        )
