@@ -74,23 +74,23 @@ def main(argv: Sequence[str]) -> None:
     from omni_smola import modes
     from omni_smola.run import Run
     from omni_smola.training.preemption import Preemption
+    from omni_smola.training.watchdog import Watchdog
 
     if _MODE.value == "data":
         print(modes.inspect_data(_CONFIG.value, workdir))
         return
-    if _MODE.value == "train":
-        with Preemption(_CONFIG.value.checkpoint.grace_seconds) as preemption:
-            modes.train_first_stage(_CONFIG.value, workdir, preemption)
-            told = modes.train(Run(_CONFIG.value, workdir), preemption)
-        if distributed.is_primary():
-            print(told)
-        return
-    run = Run(_CONFIG.value, workdir)
-    if _MODE.value == "predict":
-        told = modes.predict(run, _IMAGE.value, _PROMPT.value or "")
-    else:
-        does = {"eval": modes.evaluate, "routing": modes.routing}
-        told = does[_MODE.value](run)
+    config = _CONFIG.value
+    with Watchdog(config.faults.watchdog_minutes) as watchdog:
+        if _MODE.value == "train":
+            with Preemption(config.checkpoint.grace_seconds) as preemption:
+                modes.train_first_stage(config, workdir, preemption, watchdog)
+                told = modes.train(Run(config, workdir, watchdog), preemption)
+        else:
+            run = Run(config, workdir, watchdog)
+            if _MODE.value == "predict":
+                told = modes.predict(run, _IMAGE.value, _PROMPT.value or "")
+            else:
+                told = {"eval": modes.evaluate, "routing": modes.routing}[_MODE.value](run)
     if distributed.is_primary():
         print(told)
 

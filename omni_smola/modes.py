@@ -4,7 +4,6 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -18,14 +17,14 @@ from omni_smola.evaluation import evaluator, report
 from omni_smola.evaluation import routing as routings
 from omni_smola.pretrained import native, tower_files
 from omni_smola.run import Run, load_vocabulary, register_tasks, say
-from omni_smola.step_evaluation import StepEvaluation
+from omni_smola.step_evaluation import StepEvaluation, watched
 from omni_smola.training import distributed, loop, sharding, stages
 from omni_smola.training import state as states
 from omni_smola.training.bad_steps import BadSteps
 from omni_smola.training.logging import ScalarWriter
 from omni_smola.training.preemption import Preemption
 from omni_smola.training.step import TrainState
-from omni_smola.training.watchdog import Watchdog
+from omni_smola.training.watchdog import PATIENCE, Watchdog
 from omni_smola.training.workdir import ensure_workdir
 
 NAMES = {
@@ -54,23 +53,24 @@ def train(run: Run, preemption: Preemption | None = None) -> str:
     )
     _say_layout(run, state)
     evaluate = run.make_evaluator()
-    frozen = _frozen_scores(run, evaluate)
-    with (
-        ScalarWriter(run.workdir, primary=distributed.is_primary()) as writer,
-        Watchdog(config.faults.watchdog_minutes) as watchdog,
-    ):
-        evaluation = StepEvaluation(run, evaluate, _label(run), writer.write, watchdog, preemption)
-        state = _steps(run, state, evaluation.while_training, writer, watchdog, preemption)
+    frozen = _frozen_scores(run, evaluate, preemption)
+    with ScalarWriter(run.workdir, primary=distributed.is_primary()) as writer:
+        evaluation = StepEvaluation(run, evaluate, _label(run), writer.write, preemption)
+        state = _steps(run, state, evaluation, writer, preemption)
         evaluation(state)
     run.checkpoints.close()
     run.say_damage()
     if config.export:
-        _export(run, state)
+        with run.watchdog.watching("writing the export", PATIENCE):
+            _export(run, state)
     return _report(run, frozen, evaluation.path(int(state.step)))
 
 
 def train_first_stage(
-    config: ml_collections.ConfigDict, workdir: str, preemption: Preemption | None = None
+    config: ml_collections.ConfigDict,
+    workdir: str,
+    preemption: Preemption | None = None,
+    watchdog: Watchdog | None = None,
 ) -> None:
     """Trains the stage that a second stage's config asks for, without evaluating it.
 
@@ -78,17 +78,14 @@ def train_first_stage(
     """
     if config.language.stage_1 or not config.language.stage_1_steps:
         return
-    run = Run(stages.first_stage(config), stages.folder(config, workdir))
+    run = Run(stages.first_stage(config), stages.folder(config, workdir), watchdog)
     if run.checkpoints.latest() != run.config.steps:
         run.register_tasks()
         state = _newest_state(run)
         _write_config(run)
         say(f"first stage: one adapter, {run.config.steps} steps, in {run.workdir}")
-        with (
-            ScalarWriter(run.workdir, primary=distributed.is_primary()) as writer,
-            Watchdog(config.faults.watchdog_minutes) as watchdog,
-        ):
-            _steps(run, state, lambda state: None, writer, watchdog, preemption)
+        with ScalarWriter(run.workdir, primary=distributed.is_primary()) as writer:
+            _steps(run, state, None, writer, preemption)
     run.checkpoints.close()
 
 
@@ -98,7 +95,8 @@ def evaluate(run: Run) -> str:
     step, trainable = _trained(run)
     evaluate = run.make_evaluator()
     frozen = _frozen_scores(run, evaluate)
-    evaluate.run(functools.partial(run.generate, trainable), run.workdir, _label(run), step)
+    evaluate.run(watched(run, trainable), run.workdir, _label(run), step)
+    run.watchdog.disarm()
     tuned = _score_file(run, f"{_label(run)}-{step}")
     evaluate.write_scores(tuned)
     return _report(run, frozen, tuned)
@@ -187,23 +185,23 @@ def compile_ahead(config: ml_collections.ConfigDict, workdir: str, topology: str
 
 def _newest_state(run: Run) -> TrainState:
     """The state of the newest checkpoint, or step 0."""
-    state = run.fresh_state()
-    run.checkpoints.remove_unfinished()
-    if run.checkpoints.latest() is not None:
-        state = run.checkpoints.restore(state)
-        say(f"resuming {run.workdir} at step {int(state.step)}")
+    with run.watchdog.watching("reading the newest checkpoint", PATIENCE):
+        state = run.fresh_state()
+        run.checkpoints.remove_unfinished()
+        if run.checkpoints.latest() is not None:
+            state = run.checkpoints.restore(state)
+            say(f"resuming {run.workdir} at step {int(state.step)}")
     return state
 
 
 def _steps(
     run: Run,
     state: TrainState,
-    evaluate: Callable[[TrainState], float | None],
+    evaluation: StepEvaluation | None,
     writer: ScalarWriter,
-    watchdog: Watchdog,
     preemption: Preemption | None,
 ) -> TrainState:
-    """The training loop, where there is anything to train."""
+    """The training loop, where there is anything to train; without evaluation for None."""
     config, model = run.config, run.model
     if not model.trainable:
         return state
@@ -220,13 +218,14 @@ def _steps(
         batch_size=config.batch_size,
         log_every=config.log_every,
         checkpoint_every=config.checkpoint.every,
-        eval_every=config.eval.every,
-        evaluate=evaluate,
+        eval_every=config.eval.every if evaluation else 0,
+        evaluate=evaluation.while_training if evaluation else None,
+        evaluated=evaluation.done if evaluation else None,
         write_scalars=writer.write,
         checkpoint_minutes=config.checkpoint.minutes,
         keep_best=bool(config.checkpoint.keep_best),
         preemption=preemption,
-        watchdog=watchdog,
+        watchdog=run.watchdog,
     )
 
 
@@ -236,12 +235,15 @@ _OF_THE_MODEL = ("backbone", "experts", "vision", "language", "instruction")
 
 def _trained(run: Run) -> tuple[int, states.Tree]:
     """Step and trained parameters of the newest or the best checkpoint, of this backbone."""
-    return run.checkpoints.restore_trainable(
-        run.model.trainable, _OF_THE_MODEL, run.config.checkpoint.which
-    )
+    with run.watchdog.watching("reading a checkpoint", PATIENCE):
+        return run.checkpoints.restore_trainable(
+            run.model.trainable, _OF_THE_MODEL, run.config.checkpoint.which
+        )
 
 
-def _frozen_scores(run: Run, evaluate: evaluator.Evaluator) -> str | None:
+def _frozen_scores(
+    run: Run, evaluate: evaluator.Evaluator, preemption: Preemption | None = None
+) -> str | None:
     """The file of the frozen backbone's scores, evaluated once for each way of evaluating."""
     config = run.config
     if not config.eval.baseline:
@@ -252,8 +254,9 @@ def _frozen_scores(run: Run, evaluate: evaluator.Evaluator) -> str | None:
     path = _score_file(run, f"frozen-{hashlib.sha256(how.encode()).hexdigest()[:8]}")
     if not distributed.agreed(os.path.exists(path)):
         # W_out is zero: with fresh experts the model is the frozen backbone, bit for bit.
-        generate = functools.partial(run.generate, run.model.trainable)
+        generate = watched(run, run.model.trainable, preemption)
         evaluate.run(generate, run.workdir, f"{config.eval.split}-frozen", 0)
+        run.watchdog.disarm()
         evaluate.write_scores(path)
     return path
 

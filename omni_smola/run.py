@@ -25,6 +25,7 @@ from omni_smola.training.checkpoint import Checkpoints
 from omni_smola.training.logging import BatchLog
 from omni_smola.training.model import identity, make_model
 from omni_smola.training.step import TrainState
+from omni_smola.training.watchdog import PATIENCE, Watchdog
 from omni_smola.training.workdir import ensure_workdir
 
 Batch = dict[str, np.ndarray]
@@ -33,9 +34,12 @@ Batch = dict[str, np.ndarray]
 class Run:
     """Everything that a config determines, made at the door so that mistakes show before work."""
 
-    def __init__(self, config: ml_collections.ConfigDict, workdir: str):
+    def __init__(
+        self, config: ml_collections.ConfigDict, workdir: str, watchdog: Watchdog | None = None
+    ):
         configs.check(config)
         self.config = config
+        self.watchdog = watchdog or Watchdog(0)
         self.workdir = ensure_workdir(workdir)
         self.mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
         sharding.check_batch(self.mesh, "batch_size", config.batch_size, config.accumulate)
@@ -44,7 +48,8 @@ class Run:
         self.optimizer, self.schedule = optimizer.make_optimizer(config.optimizer, config.steps)
         with distributed.primary_first("weights"):
             _download(config.backbone.init)
-        self.model = make_model(config, self.mesh)
+        with self.watchdog.watching("making the model", PATIENCE):
+            self.model = make_model(config, self.mesh)
         self.vocabulary = _vocabulary(config, self.model.vocabulary)
         self.instruction = _instruction(config)
         if config.export and config.experts.method != "full":

@@ -1,21 +1,42 @@
 """The evaluation of a run's states: each step once, however often it is asked for."""
 
-import functools
 import os
 from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
 
-from omni_smola.evaluation.evaluator import Evaluator, Unwritten
+from omni_smola.evaluation.evaluator import Evaluator, Generate, Unwritten
 from omni_smola.run import Batch, Run, say
 from omni_smola.training import distributed
 from omni_smola.training.preemption import Preemption
 from omni_smola.training.state import Tree
 from omni_smola.training.step import TrainState
-from omni_smola.training.watchdog import PATIENCE, Watchdog
+from omni_smola.training.watchdog import PATIENCE
 
 WriteScalars = Callable[[int, dict[str, float]], None]
+
+
+def watched(run: Run, trainable: Tree, preemption: Preemption | None = None) -> Generate:
+    """`run.generate` with these experts, in which no batch may hang.
+
+    The run's watchdog watches every batch's decoding, and on many hosts, whose data are all
+    prepared, also what follows it, until it is disarmed.
+
+    Args:
+      preemption: asked after every batch; None for what ends by its own means only.
+    """
+
+    def generate(batch: Batch) -> np.ndarray:
+        with run.watchdog.watching("decoding a batch of an evaluation", PATIENCE):
+            ids = run.generate(trainable, batch)
+        if jax.process_count() > 1:
+            run.watchdog.arm("reading or gathering of an evaluation", PATIENCE)
+        if preemption is not None:
+            preemption.check()
+        return ids
+
+    return generate
 
 
 class StepEvaluation:
@@ -23,9 +44,7 @@ class StepEvaluation:
 
     Args:
       evaluator: of the config's tasks. label: names what is evaluated in file names.
-      write_scalars: (step, name -> value). watchdog: watches every batch's decoding,
-        and on many hosts all that follows the first one.
-      preemption: asked after every batch; None for a run that ends by its own means only.
+      write_scalars: (step, name -> value). preemption: see `watched`.
     """
 
     def __init__(
@@ -34,17 +53,19 @@ class StepEvaluation:
         evaluator: Evaluator,
         label: str,
         write_scalars: WriteScalars,
-        watchdog: Watchdog,
         preemption: Preemption | None = None,
     ):
         self._run, self._evaluator, self._label = run, evaluator, label
-        self._write, self._watchdog = write_scalars, watchdog
-        self._preemption = preemption
+        self._write, self._preemption = write_scalars, preemption
         self._last: tuple[int, float | None] | None = None
 
     def path(self, step: int) -> str:
         """The file of a step's scores."""
         return os.path.join(self._run.workdir, "scores", f"{self._label}-{step}.json")
+
+    def done(self, step: int) -> bool:
+        """Whether a step's results are there, on all hosts alike."""
+        return distributed.agreed(os.path.exists(self.path(step)))
 
     def __call__(self, state: TrainState) -> float | None:
         """The mean score of the tasks that have one; None without any.
@@ -71,25 +92,16 @@ class StepEvaluation:
     def _evaluate(self, state: TrainState, unwritten: Unwritten | None) -> float | None:
         step = int(state.step)
         if self._last is None or self._last[0] != step:
-            generate = functools.partial(self._generate, state.trainable)
+            generate = watched(self._run, state.trainable, self._preemption)
             where = (self._run.workdir, self._label, step)
             try:
                 scores = self._evaluator.run(generate, *where, unwritten)
             finally:
-                self._watchdog.disarm()
+                self._run.watchdog.disarm()
             self._write(step, {f"eval/{t}/{m}": v for t, s in scores.items() for m, v in s.items()})
             self._evaluator.write_scores(self.path(step), unwritten)
             self._last = (step, _mean(scores))
         return self._last[1]
-
-    def _generate(self, trainable: Tree, batch: Batch) -> np.ndarray:
-        with self._watchdog.watching("decoding a batch of an evaluation", PATIENCE):
-            ids = self._run.generate(trainable, batch)
-        if jax.process_count() > 1:  # whose data are all prepared: the rest takes no hours either
-            self._watchdog.arm("reading or gathering of an evaluation", PATIENCE)
-        if self._preemption is not None:
-            self._preemption.check()
-        return ids
 
 
 def _mean(scores: Mapping[str, Mapping[str, float]]) -> float | None:

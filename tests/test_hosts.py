@@ -19,7 +19,7 @@ from PIL import Image
 from omni_smola.errors import UserError
 from omni_smola.training import distributed
 
-from .conftest import MICRO_RUN, checkpointed, steps_of
+from .conftest import MICRO_RUN, checkpointed
 
 DEVICES, STEPS, KEPT = 4, 6, 3
 # Five examples in batches of four: of the second batch, hosts but the first have nothing.

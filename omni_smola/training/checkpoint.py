@@ -98,14 +98,13 @@ class Checkpoints:
             return
         self.wait()
         folder = epath.Path(self.folder) / str(step) / _SCORES
-        with self._noted():
+        try:
             if distributed.is_primary():
                 folder.mkdir(exist_ok=True)
                 handler = ocp.JsonCheckpointHandler(filename=_SCORES)
-                handler.save(folder, ocp.args.JsonSave({"score": score}))
-        why, self._unwritten = self._unwritten, ""
-        if why:
-            self._say(f"THE SCORE OF STEP {step} COULD NOT BE WRITTEN to {folder} ({why})")
+                handler.save(folder, args=ocp.args.JsonSave({"score": score}))
+        except OSError as error:
+            self._say(f"THE SCORE OF STEP {step} COULD NOT BE WRITTEN to {folder} ({error})")
         distributed.barrier("score added")
         self._manager.reload()
 

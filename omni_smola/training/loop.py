@@ -36,9 +36,10 @@ def train(
     batch_size: int,
     log_every: int,
     checkpoint_every: int,
-    eval_every: int,
-    evaluate: Callable[[TrainState], float | None],
     write_scalars: Callable[[int, dict[str, float]], None],
+    eval_every: int = 0,
+    evaluate: Callable[[TrainState], float | None] | None = None,
+    evaluated: Callable[[int], bool] | None = None,
     checkpoint_minutes: float = 0.0,
     keep_best: bool = False,
     preemption: Preemption | None = None,
@@ -53,6 +54,8 @@ def train(
       open_batches: step -> the endless stream of this host's batches from that step on.
       bad_steps: counts the steps that were skipped.
       evaluate: called every `eval_every` steps (0: never) with the state; gives its score.
+      evaluated: whether there are results of a step. A restored state whose evaluation a signal has
+        ended is evaluated first; None for never.
       write_scalars: (step, name -> value), every `log_every` steps.
       checkpoint_every: steps between checkpoints; checkpoint_minutes: the same in time, 0 for no
         such. The last step is saved whatever they are.
@@ -65,16 +68,19 @@ def train(
       Preempted: a signal ended the run; the state is saved.
     """
     first = int(state.step)
+    due = _Due(steps, checkpoint_every, checkpoint_minutes, eval_every, keep_best, log_every)
+    if first and due.evaluates(first) and evaluated is not None and not evaluated(first):
+        checkpoints.add_score(first, evaluate(state))
     if first >= steps:
         return state
     preemption = preemption or Preemption(math.inf)
     watchdog = watchdog or Watchdog(0)
-    due = _Due(steps, checkpoint_every, checkpoint_minutes, eval_every, keep_best, log_every)
     progress = Progress(first, steps, batch_size, stream)
     batches = open_batches(first)
     # Preparing the data, which the first batch waits for, may take hours: it is neither watched nor
     # kept up at a signal, as there is nothing to save yet.
     batches = itertools.chain([next(batches)], batches)
+    preemption.check()
     waiting: tuple[int, dict[str, jax.Array]] | None = None
     with contextlib.ExitStack() as stack:
         # Whatever ends the run, a checkpoint that was begun is finished.

@@ -23,18 +23,21 @@ def evaluation(tmp_path):
     tasks = [evaluator.Task("one", "vqa", "exact_match")]
     evaluate = evaluator.Evaluator(tasks, batches, lambda ids: str(ids[0]), memory=0)
     run = types.SimpleNamespace(
-        workdir=str(tmp_path), generate=lambda trainable, batch: batch["target"]
+        workdir=str(tmp_path),
+        generate=lambda trainable, batch: batch["target"],
+        watchdog=Watchdog(0),
     )
-    with Watchdog(0) as watchdog:
-        made = StepEvaluation(run, evaluate, "tuned", lambda step, values: None, watchdog)
-        yield types.SimpleNamespace(call=made, read=read, folder=tmp_path)
+    made = StepEvaluation(run, evaluate, "tuned", lambda step, values: None)
+    return types.SimpleNamespace(call=made, read=read, folder=tmp_path)
 
 
 STATE = types.SimpleNamespace(step=np.int32(5), trainable={})
 
 
 def test_a_state_is_evaluated_once(evaluation):
+    assert not evaluation.call.done(5)
     assert evaluation.call.while_training(STATE) == evaluation.call(STATE) == 100.0
+    assert evaluation.call.done(5)
     assert evaluation.read == ["one"]
     assert (evaluation.folder / "scores" / "tuned-5.json").exists()
 

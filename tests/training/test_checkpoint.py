@@ -260,6 +260,37 @@ def test_the_best_is_kept_and_found(tmp_path):
             assert_same(trainable, make_state(step, seed=step).trainable)
 
 
+def test_a_score_can_be_added_to_what_was_saved_without(tmp_path):
+    with contextlib.closing(Checkpoints(str(tmp_path), IDENTITY, keep=1, keep_best=1)) as kept:
+        kept.save(make_state(1), None)
+        kept.wait()
+        kept.add_score(1, None)
+        kept.add_score(1, 0.9)
+        kept.add_score(1, 0.1)  # it has one
+        for step, score in [(2, 0.5), (3, None)]:
+            kept.save(make_state(step, seed=step), score)
+        kept.wait()
+        assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {"1", "3"}
+    with contextlib.closing(Checkpoints(str(tmp_path), IDENTITY)) as reader:
+        step, _ = reader.restore_trainable(make_state(0).trainable, ("backbone",), "best")
+        assert step == 1
+
+
+def test_the_second_try_of_a_last_save_keeps_its_score(opened, monkeypatch):
+    checkpoints = opened()
+    full = checkpoints._manager.save
+
+    def fails_once(*args, **named):
+        monkeypatch.setattr(checkpoints._manager, "save", full)
+        raise OSError("no space")
+
+    monkeypatch.setattr(checkpoints._manager, "save", fails_once)
+    checkpoints.save(make_state(4), 0.5)
+    assert checkpoints.latest() is None
+    checkpoints.finish(make_state(4))
+    assert opened().restore_trainable(make_state(0).trainable, ("backbone",), "best")[0] == 4
+
+
 def test_without_a_score_there_is_no_best(opened):
     checkpoints = opened()
     checkpoints.save(make_state(1))

@@ -48,6 +48,9 @@ class Recorder:
     def save(self, state, score=None):
         self.events.append(("save", int(state.step)) + (() if score is None else (score,)))
 
+    def add_score(self, step, score):
+        self.events.append(("score", step, score))
+
     def finish(self, state):
         self.events.append(("finish", int(state.step)))
 
@@ -129,6 +132,37 @@ def test_a_run_goes_on_from_its_step(one_device):
         ("finish", 6),
         ("wait",),
     ]
+
+
+def test_an_evaluation_that_was_given_up_is_made_up_for(one_device):
+    """Of the step that is gone on from, where one was due and left no results."""
+    for start, wanted in [
+        (2, [("evaluate", 2), ("score", 2, 7.0), ("open", 2)]),
+        (3, [("open", 3)]),
+    ]:
+        recorder = Recorder()
+        recorder.scores[2] = 7.0
+        run(recorder, one_device, start=start, evaluated=lambda step: False)
+        assert recorder.events[: len(wanted)] == wanted
+    for keep_best, wanted in [(True, [("evaluate", 6), ("score", 6, None)]), (False, [])]:
+        recorder = Recorder()
+        run(recorder, one_device, start=6, evaluated=lambda step: False, keep_best=keep_best)
+        assert recorder.events == wanted
+    for start, done in [(0, False), (2, True)]:  # nothing to evaluate, or evaluated
+        recorder = Recorder()
+        run(recorder, one_device, start=start, evaluated=lambda step, done=done: done)
+        assert recorder.events[0] == ("open", start)
+
+
+def test_hosts_that_agree_to_end_before_the_first_step_make_none(one_device):
+    class Agreed(Preemption):
+        def check(self):
+            raise Preempted("SIGTERM")
+
+    recorder = Recorder()
+    with pytest.raises(Preempted, match="SIGTERM"), Agreed(100) as preemption:
+        run(recorder, one_device, start=4, preemption=preemption)
+    assert recorder.events == [("open", 4)]
 
 
 def test_a_finished_run_does_nothing(one_device):
