@@ -251,6 +251,7 @@ def cli() -> None:
     except Exception:
         if _has_others():
             traceback.print_exc()
+            print(_ends_with_others(), file=sys.stderr)
             _leave_others(1)
         raise
 
@@ -258,6 +259,16 @@ def cli() -> None:
 def _has_others() -> bool:
     jax = sys.modules.get("jax")
     return jax is not None and jax.distributed.is_initialized()
+
+
+def _ends_with_others() -> str:
+    import jax
+
+    return (
+        f"omni_smola: process {jax.process_index()} of {jax.process_count()} ends by the error "
+        "above, and the run with it. If another process ended before, what it said is the reason. "
+        "The same command on all hosts goes on from what is saved."
+    )
 
 
 def _leave_others(status: int) -> None:

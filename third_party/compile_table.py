@@ -59,6 +59,7 @@ BACKBONES = (
         812,
         (Place("v5e:8x8", 32, 16, 4), Place("v5p:2x2x2", 16, 8, 1)),
     ),
+    Backbone("PaLI-3 5B, 448 px", "pali3", 448, (Place("v5e:16x16", 256, 128, 2),)),
     # On chips of 16 GiB its 108 GB of frozen weights are divided over all of them.
     Backbone(
         "PaLI-X 55B, 756 px",

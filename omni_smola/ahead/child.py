@@ -9,6 +9,7 @@ The request has config, topology and program; the result has either `result`, of
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -117,7 +118,15 @@ def main(request: str, result: str) -> None:
             f"{topology.name}: {analysis.first_line(error).rstrip('.')}. Try another topology or "
             "another mesh."
         }
+    if "result" in answer:
+        answer["result"]["host_peak_bytes"] = _peak_memory()
     pathlib.Path(result).write_text(json.dumps(answer))
+
+
+def _peak_memory() -> int:
+    """Bytes of memory that this process has had at most; the compiler runs on Linux only."""
+    status = pathlib.Path("/proc/self/status").read_text()
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
 
 
 if __name__ == "__main__":

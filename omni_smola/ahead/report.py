@@ -145,4 +145,5 @@ _LINES: tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...] = (
             else ""
         ),
     ),
+    ("memory of the host for it", _bytes("host_peak_bytes")),
 )

@@ -42,6 +42,7 @@ def test_both_programs_are_compiled_for_a_tpu_that_is_not_there(compiled):
         assert 0 < program["argument_bytes"] <= program["peak_bytes"] < program["hbm_bytes"]
         assert program["collectives"]["all-gather"]["bytes"] > 0
         assert program["estimated_cycles"] > 0
+        assert 2**28 < program["host_peak_bytes"] < 2**33
     train, decode = found["programs"]["train"], found["programs"]["decode"]
     # The state is donated: parameters and optimiser take no second place.
     assert train["in_place_bytes"] > 0.9 * train["output_bytes"] > 0
@@ -58,7 +59,8 @@ def test_the_report_names_what_there_is_and_where_it_is_written(compiled):
     workdir, process = compiled
     told = process.stdout
     assert told.startswith("v5e:4x4: 16 chips of 16 GiB and 197 TFLOP/s")
-    for title in ("arguments", "temporaries", "peak", "fits", "all-gather", "estimated cycles"):
+    titles = ("arguments", "temporaries", "peak", "fits", "all-gather", "estimated cycles")
+    for title in (*titles, "memory of the host for it"):
         assert re.search(rf"^{title} .*\d|^{title} +yes +yes", told, re.MULTILINE), title
     assert told.strip().endswith(str(workdir / "compile" / "v5e-4x4.json"))
 
