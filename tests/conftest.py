@@ -58,6 +58,12 @@ def users_compiler():
     return compiled_as_for_users
 
 
+def pytest_collection_modifyitems(items):
+    """Files with slow tests first: at the end, no worker waits for the other's."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def shared_dir() -> pathlib.Path:
     """Folder of real records beside the project; the test is skipped where it is absent."""
@@ -84,6 +90,15 @@ MICRO_RUN = (
 )
 
 
+# Has a process compile as the tests do: where what it computes is not compared with users' runs.
+QUICKLY = MappingProxyType(
+    {
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false",
+    }
+)
+
+
 class Command:
     """`python -m omni_smola.main` in processes of their own, on one device as on a laptop.
 
@@ -104,9 +119,11 @@ class Command:
         for name in ("TF_CPP_MIN_LOG_LEVEL", "JAX_DISABLE_MOST_OPTIMIZATIONS"):
             del self._env[name]
 
-    def __call__(self, *arguments: str) -> subprocess.CompletedProcess:
-        """Runs to the end."""
-        return self._ended(self.start(*arguments, stdout=subprocess.PIPE), arguments)
+    def __call__(
+        self, *arguments: str, env: Mapping[str, str] = MappingProxyType({})
+    ) -> subprocess.CompletedProcess:
+        """Runs to the end; see `start`."""
+        return self._ended(self.start(*arguments, stdout=subprocess.PIPE, env=env), arguments)
 
     def fresh(self, *arguments: str) -> subprocess.CompletedProcess:
         """The same, imports included."""

@@ -13,7 +13,7 @@ import threading
 import numpy as np
 import pytest
 
-from .conftest import MICRO_RUN, MICRO_STEPS, ROOT, assert_same_checkpoint, steps_of
+from .conftest import MICRO_RUN, MICRO_STEPS, QUICKLY, ROOT, assert_same_checkpoint, steps_of
 
 pytestmark = pytest.mark.slow
 QUICK = ("--config.eval.baseline=False", "--config.log_every=1")
@@ -160,6 +160,7 @@ def test_updates_that_are_not_finite_end_the_run_with_the_batch(command, tmp_pat
         "--config.optimizer.clip_norm=0",
         "--config.faults.bad_steps=3",
         f"--workdir={tmp_path}",
+        env=QUICKLY,
     )
     assert done.returncode == 2, done.stderr
     assert "SKIPPED, nothing learned from it" in done.stderr and "(3 in a row" in done.stderr
@@ -205,7 +206,7 @@ def test_a_read_that_never_returns_is_ended_with_all_stack_traces(folder, comman
     """Images become pipes that nobody writes to: a network file system that does not answer."""
     arguments = own_data(folder, tmp_path / "run")
     many = ("--config.steps=100000", "--config.faults.watchdog_minutes=0.25")
-    with command.start(*arguments, *many) as process:
+    with command.start(*arguments, *many, env=QUICKLY) as process:
         lines_until(process, "step 5/")
         for image in (folder / "img").iterdir():
             image.unlink()
@@ -221,12 +222,12 @@ def test_damaged_images_are_left_out_and_told(folder, command, tmp_path):
     whole = (folder / "img/3.png").read_bytes()
     (folder / "img/3.png").write_bytes(whole[: len(whole) - 30])
     arguments = own_data(folder, tmp_path / "run")
-    failed = command(*arguments)
+    failed = command(*arguments, env=QUICKLY)
     assert failed.returncode == 2
     last = failed.stderr.splitlines()[-1]
     assert "omni_smola: Line 4 of split 'train'" in last and "img/3.png" in last
     assert "--config.data.on_error=skip" in last
-    done = command(*arguments, "--config.data.on_error=skip")  # goes on where it failed
+    done = command(*arguments, "--config.data.on_error=skip", env=QUICKLY)  # goes on
     assert done.returncode == 0, done.stderr
     assert "left out line 4 of split 'train'" in done.stderr
     assert (

@@ -15,7 +15,7 @@ from PIL import Image
 from omni_smola import main
 from omni_smola.errors import UserError
 
-from .conftest import MICRO_RUN, MICRO_STEPS, MICRO_TASKS
+from .conftest import MICRO_RUN, MICRO_STEPS, MICRO_TASKS, QUICKLY
 
 # What a run may say on the standard error; everything else is noise.
 PROGRESS = re.compile(
@@ -156,7 +156,7 @@ def test_predict_mode_prints_the_answer_alone(trained, command, picture):
 def test_a_folder_of_ones_own_is_trained_and_evaluated(command, folder, tmp_path):
     options = (*MICRO_RUN[1:], "--config.data.target_length=20")
     config = f"--config=configs/own_data.py:experts=2-2-2,rank=2,folders={folder}"
-    done = command(config, *options, f"--workdir={tmp_path / 'run'}")
+    done = command(config, *options, f"--workdir={tmp_path / 'run'}", env=QUICKLY)
     assert done.returncode == 0, done.stderr
     assert re.search(row("flags"), done.stdout), done.stdout
     label = tmp_path / "run" / "predictions" / f"test-smola-{MICRO_STEPS}"

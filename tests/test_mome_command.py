@@ -5,6 +5,8 @@ import csv
 import pytest
 from PIL import Image
 
+from .conftest import QUICKLY
+
 RUN = (
     "--config=configs/mome.py:vision=semantic,transform=average,tasks=mini_count",
     "--config.backbone.init=random",
@@ -30,7 +32,7 @@ def test_two_stages_and_the_picture_of_their_routers(command, tmp_path, sentence
         "--config.instruction.length=9",
         f"--workdir={workdir}",
     )
-    done = command(*run)
+    done = command(*run, env=QUICKLY)
     assert done.returncode == 0, done.stderr
     assert "first stage: one adapter, 3 steps" in done.stderr
     assert (workdir / "stage_1" / "checkpoints" / "3").is_dir()
@@ -38,7 +40,7 @@ def test_two_stages_and_the_picture_of_their_routers(command, tmp_path, sentence
     assert "MoME" in done.stdout and "mini_count" in done.stdout
     assert (workdir / "predictions" / "test-mome-4" / "mini_count.jsonl").is_file()
 
-    done = command(*run, "--mode=routing")
+    done = command(*run, "--mode=routing", env=QUICKLY)
     assert done.returncode == 0, done.stderr
     with open(workdir / "routing" / "step-4.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -55,6 +57,7 @@ def test_two_stages_and_the_picture_of_their_routers(command, tmp_path, sentence
 
     image = tmp_path / "image.png"
     Image.new("RGB", (30, 20), "red").save(image)
-    done = command(*run, "--mode=predict", f"--image={image}", "--prompt=Answer in en: how many?")
+    ask = ("--mode=predict", f"--image={image}", "--prompt=Answer in en: how many?")
+    done = command(*run, *ask, env=QUICKLY)
     assert done.returncode == 0, done.stderr
     assert "checkpoint of step 4 answers" in done.stderr
