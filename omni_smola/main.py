@@ -47,6 +47,12 @@ _USAGE = (
     "--topology=..."
 )
 
+_ENDS_WITH_OTHERS = (
+    "omni_smola: this process, one of several, ends by the error above, and the run with it. If "
+    "another ended before, what it said is the reason. The same command on all hosts goes on from "
+    "what is saved."
+)
+
 
 def default_workdir(config: str) -> str:
     """`configs/pali_smola.py:rank=8` -> `runs/pali_smola-rank=8`."""
@@ -71,6 +77,7 @@ def main(argv: Sequence[str]) -> None:
     from omni_smola.training import distributed
 
     distributed.start()
+    from omni_smola import config as configs
     from omni_smola import modes
     from omni_smola.run import Run
     from omni_smola.training.preemption import Preemption
@@ -80,6 +87,7 @@ def main(argv: Sequence[str]) -> None:
         print(modes.inspect_data(_CONFIG.value, workdir))
         return
     config = _CONFIG.value
+    configs.check(config)
     with Watchdog(config.faults.watchdog_minutes) as watchdog:
         if _MODE.value == "train":
             with Preemption(config.checkpoint.grace_seconds) as preemption:
@@ -251,7 +259,7 @@ def cli() -> None:
     except Exception:
         if _has_others():
             traceback.print_exc()
-            print(_ends_with_others(), file=sys.stderr)
+            print(_ENDS_WITH_OTHERS, file=sys.stderr)
             _leave_others(1)
         raise
 
@@ -259,16 +267,6 @@ def cli() -> None:
 def _has_others() -> bool:
     jax = sys.modules.get("jax")
     return jax is not None and jax.distributed.is_initialized()
-
-
-def _ends_with_others() -> str:
-    import jax
-
-    return (
-        f"omni_smola: process {jax.process_index()} of {jax.process_count()} ends by the error "
-        "above, and the run with it. If another process ended before, what it said is the reason. "
-        "The same command on all hosts goes on from what is saved."
-    )
 
 
 def _leave_others(status: int) -> None:

@@ -220,13 +220,19 @@ def _steps(
         checkpoint_every=config.checkpoint.every,
         eval_every=config.eval.every if evaluation else 0,
         evaluate=evaluation.while_training if evaluation else None,
-        evaluated=evaluation.done if evaluation else None,
+        evaluated=functools.partial(_evaluated, run, evaluation) if evaluation else None,
         write_scalars=writer.write,
         checkpoint_minutes=config.checkpoint.minutes,
         keep_best=bool(config.checkpoint.keep_best),
         preemption=preemption,
         watchdog=run.watchdog,
     )
+
+
+def _evaluated(run: Run, evaluation: StepEvaluation, step: int) -> bool:
+    """Whether there is all that an evaluation of a saved step leaves."""
+    scored = not run.config.checkpoint.keep_best or run.checkpoints.has_score(step)
+    return evaluation.done(step) and scored
 
 
 # What of a checkpoint's identity decides what its parameters are.

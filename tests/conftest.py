@@ -2,7 +2,8 @@
 
 Programs are compiled without most optimisations, and by XLA's older emitters: a test runs each but
 a few times, and compiling would take most of the suite's time. The fixture `optimized` switches the
-optimisations on; the command line, in processes of its own, compiles as users' runs do.
+optimisations on; the command line, in processes of its own, compiles as users' runs do, but where a
+test asks for QUICKLY.
 """
 
 import contextlib

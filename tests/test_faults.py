@@ -60,30 +60,48 @@ def small_disk(folder: pathlib.Path, size: str):
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_sigterm_saves_and_a_truncated_checkpoint_is_put_aside(trained, command, tmp_path):
+def test_sigterm_in_an_evaluation_and_a_truncated_checkpoint(
+    trained, command, tmp_path
+):
     never, _ = trained
     workdir = tmp_path / "run"
-    arguments = (*MICRO_RUN, *QUICK, f"--workdir={workdir}")
-    with command.start(*arguments, "--config.checkpoint.every=8") as process:
-        lines_until(process, "step 11/")
+    arguments = (
+        *MICRO_RUN,
+        *QUICK,
+        "--config.checkpoint.every=8",
+        "--config.checkpoint.keep_best=1",
+        "--config.eval.every=12",
+        f"--workdir={workdir}",
+    )
+    with command.start(*arguments) as process:
+        lines_until(process, "test-smola 12: task 1 of 2")
         process.send_signal(signal.SIGTERM)
         status, told = rest(process)
     assert status == 0, told
-    newest = steps_of(workdir)[-1]
-    assert newest > 8 and newest % 8  # at the step that it was at
-    assert f"SIGTERM: saved step {newest} of {MICRO_STEPS}; the same command goes on" in told
+    assert f"SIGTERM: saved step 12 of {MICRO_STEPS}; the same command goes on" in told
     assert "Traceback" not in told
+    scores = workdir / "scores" / "test-smola-12.json"
+    assert steps_of(workdir) == [8, 12] and not scores.exists()
 
+    with command.start(*arguments) as process:  # the evaluation that was given up comes first
+        lines = lines_until(process, "step 15/")
+        process.send_signal(signal.SIGTERM)
+        status, told = rest(process)
+    assert status == 0, told
+    assert any("test-smola 12: task 2 of 2" in line for line in lines) and scores.exists()
+    assert (workdir / "checkpoints" / "12" / "metrics").is_dir()
+
+    *_, before, newest = steps_of(workdir)
     saved = workdir / "checkpoints" / str(newest)
     file = max(saved.glob("trainable/ocdbt*/d/*"), key=lambda path: path.stat().st_size)
     os.truncate(file, file.stat().st_size // 2)
-    done = command(*arguments, "--config.checkpoint.every=8")
+    done = command(*arguments)
     assert done.returncode == 0, done.stderr
     assert f"the checkpoint {saved} is damaged (" in done.stderr
-    before = steps_of(workdir)
-    assert f"put aside as {saved}.corrupt-1, step 8 is used" in done.stderr
-    assert "at step 8" in done.stderr and (workdir / "checkpoints" / f"{newest}.corrupt-1").is_dir()
-    assert before[-1] == MICRO_STEPS
+    assert f"put aside as {saved}.corrupt-1, step {before} is used" in done.stderr
+    assert f"at step {before}" in done.stderr
+    assert (workdir / "checkpoints" / f"{newest}.corrupt-1").is_dir()
+    assert steps_of(workdir)[-1] == MICRO_STEPS
     assert_same_checkpoint(workdir, never)
 
 

@@ -4,13 +4,16 @@ Four devices in all, as one process of four, two of two and four of one, in a me
 lies inside of a host or spans two. What one host computes, writes and reads is what many do.
 """
 
+import contextlib
 import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import subprocess
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -19,8 +22,10 @@ from PIL import Image
 from omni_smola.errors import UserError
 from omni_smola.training import distributed
 
+from . import forks
 from .conftest import MICRO_RUN, QUICKLY, checkpointed, steps_of
 
+Told = tuple[int, str, str]  # status, standard output and standard error of a process
 DEVICES, STEPS, KEPT = 4, 6, 3
 # Five examples in batches of four: of the second batch, hosts but the first have nothing.
 RUN = (
@@ -39,10 +44,11 @@ RUN = (
 )
 
 
-def start(
+@contextlib.contextmanager
+def together(
     command, workdir: pathlib.Path, processes: int, *arguments: str
-) -> list[subprocess.Popen]:
-    """The processes of a run."""
+) -> Iterator[list[forks.Fork]]:
+    """The processes of a run, none of which is left when the context is."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -59,10 +65,20 @@ def start(
         started.append(
             command.start(*RUN, *arguments, f"--workdir={workdir}", stdout=subprocess.PIPE, env=env)
         )
-    return started
+    try:
+        yield started
+    finally:
+        for process in started:
+            process.kill()
 
 
-def ended(started: list[subprocess.Popen]) -> list[tuple[int, str, str]]:
+def run(command, workdir: pathlib.Path, processes: int, *arguments: str) -> list[Told]:
+    """The same, to their end."""
+    with together(command, workdir, processes, *arguments) as started:
+        return ended(started)
+
+
+def ended(started: list[forks.Fork]) -> list[Told]:
     """Status, standard output and standard error of every process, when all have ended."""
     texts = [process.communicate(timeout=1800) for process in started]
     return [(p.returncode, *own) for p, own in zip(started, texts, strict=True)]
@@ -74,9 +90,9 @@ class Runs(dict):
     def __init__(self, command, folder: pathlib.Path):
         self._command, self._folder = command, folder
 
-    def __missing__(self, processes: int) -> tuple[pathlib.Path, list[tuple[int, str, str]]]:
+    def __missing__(self, processes: int) -> tuple[pathlib.Path, list[Told]]:
         workdir = self._folder / str(processes)
-        told = ended(start(self._command, workdir, processes))
+        told = run(self._command, workdir, processes)
         assert [status for status, _, _ in told] == [0] * processes, told
         self[processes] = (workdir, told)
         return self[processes]
@@ -166,13 +182,13 @@ def test_two_processes_answer_like_one(runs, command, tmp_path):
     image = tmp_path / "image.png"
     Image.new("RGB", (30, 20), "red").save(image)
     ask = ("--mode=predict", f"--image={image}", "--prompt=How many?")
-    one, two = (ended(start(command, runs[1][0], processes, *ask)) for processes in (1, 2))
+    one, two = (run(command, runs[1][0], processes, *ask) for processes in (1, 2))
     assert [status for status, _, _ in one + two] == [0, 0, 0]
     answers = [spoken(out) for _, out, _ in one + two]
     assert answers[0] and answers == [answers[0], answers[0], []]
 
 
-def until(process: subprocess.Popen, text: str) -> None:
+def until(process: forks.Fork, text: str) -> None:
     """Reads its standard error output up to the line that has the text."""
     for line in process.stderr:
         if text in line:
@@ -182,50 +198,55 @@ def until(process: subprocess.Popen, text: str) -> None:
 
 @pytest.mark.slow
 def test_what_one_of_two_processes_meets_ends_both_and_the_run_goes_on(runs, command, tmp_path):
-    """One is stopped; one cannot read its part of the newest checkpoint, and is told to end; and
-    then a single process goes on."""
+    """One is stopped; one cannot read its part of the newest checkpoint, and is told to end; then a
+    single process goes on."""
     steps = 40
     many = (f"--config.steps={steps}", "--config.faults.watchdog_minutes=0.5")
-    first, second = start(command, tmp_path, 2, *many)
-    until(first, "step 10/")
-    second.send_signal(signal.SIGSTOP)
-    (told,) = ended([first])
-    assert told[0] == 1 and re.search(r"no progress in .* for (0\.5|2) minutes", told[2]), told
-    assert "Thread 0x" in told[2]
-    second.send_signal(signal.SIGCONT)
-    assert ended([second])[0][0] != 0
+    with together(command, tmp_path, 2, *many) as (first, second):
+        until(first, "step 10/")
+        second.send_signal(signal.SIGSTOP)
+        (told,) = ended([first])
+        assert told[0] == 1 and re.search("no progress in .* for 0.5 minutes", told[2]), told
+        assert "Thread 0x" in told[2]
+        second.send_signal(signal.SIGCONT)
+        assert ended([second])[0][0] != 0
 
     *_, before, newest = steps_of(tmp_path)
     saved = tmp_path / "checkpoints" / str(newest)
     parts = [*saved.glob("trainable/ocdbt.process_1/d/*")]
     largest = max(parts, key=lambda path: path.stat().st_size)
     os.truncate(largest, largest.stat().st_size // 2)
-    first, second = start(command, tmp_path, 2, *many)
-    until(
-        first,
-        f"the checkpoint {saved} is damaged (another host could not read its part): "
-        f"put aside as {saved}.corrupt-1, step {before} is used",
-    )
-    until(first, f"step {newest + 2}/")
-    assert (tmp_path / "checkpoints" / f"{newest}.corrupt-1").is_dir()
-    second.send_signal(signal.SIGTERM)
-    told = ended([first, second])
+    with together(command, tmp_path, 2, *many) as (first, second):
+        until(
+            first,
+            f"the checkpoint {saved} is damaged (another host could not read its part): "
+            f"put aside as {saved}.corrupt-1, step {before} is used",
+        )
+        until(first, f"step {newest + 2}/")
+        assert (tmp_path / "checkpoints" / f"{newest}.corrupt-1").is_dir()
+        second.send_signal(signal.SIGTERM)
+        told = ended([first, second])
     assert [status for status, _, _ in told] == [0, 0], told
-    reached = re.search(rf"omni_smola: SIGTERM: saved step (\d+) of {steps}", told[0][2])
-    assert steps_of(tmp_path)[-1] == int(reached[1])
+    reached = int(re.search(rf"omni_smola: SIGTERM: saved step (\d+) of {steps}", told[0][2])[1])
 
-    (told,) = ended(start(command, tmp_path, 1, *many))
-    assert told[0] == 0 and f"resuming {tmp_path} at step {reached[1]}" in told[2], told
+    # The steps after the one before are made by one process as they were by two.
+    *_, before, last = steps_of(tmp_path)
+    assert last == reached
+    shutil.rmtree(tmp_path / "checkpoints" / str(last))
+    made_by_two = losses(tmp_path)
+    (told,) = run(command, tmp_path, 1, *many)
+    assert told[0] == 0 and f"resuming {tmp_path} at step {before}" in told[2], told
     assert steps_of(tmp_path)[-1] == steps
+    made = losses(tmp_path)
+    assert [*made] == [*range(1, steps + 1)]
+    for step in range(before + 1, reached + 1):
+        assert len(made[step]) == len(made_by_two[step]) + 1
+    for step, again in made.items():
+        np.testing.assert_allclose(again, again[0], rtol=1e-5, err_msg=str(step))
     found, alone = rows(tmp_path), rows(runs[1][0])
     assert {(step, i) for step in range(steps) for i in range(4)} == found.keys()
     assert all(len(digests) == 1 for digests in found.values())
     assert all(found[place] == alone[place] for place in found.keys() & alone.keys())
-    made = losses(tmp_path)
-    assert [*made] == [*range(1, steps + 1)]
-    assert any(len(again) > 1 for again in made.values())
-    for step, again in made.items():
-        np.testing.assert_allclose(again, again[0], rtol=1e-5, err_msg=str(step))
 
 
 # What the environment says -> what jax.distributed.initialize is given; None: nothing is joined.

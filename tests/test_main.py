@@ -227,6 +227,10 @@ MISTAKES = {
         (MAIN + ":backbone=pali4", "--workdir=PRECIOUS"),
         ["'pali4'", "tiny, pali3, palix", "--config.backbone.name"],
     ),
+    "negative patience": (
+        (MAIN, "--config.faults.watchdog_minutes=-1", "--workdir=PRECIOUS"),
+        ["faults.watchdog_minutes is -1", "must be 0 or more"],
+    ),
     "unknown method": (
         (MAIN, "--config.experts.method=moe", "--workdir=PRECIOUS"),
         ["experts.method is 'moe'", "smola, lora, adapter, none, full"],

@@ -3,8 +3,9 @@
     python third_party/kill_campaign.py --kills=100 --folder=/tmp/kills
 
 trains a small run once to its end, then again and again in other workdirs, where it is killed by
-SIGKILL (before the first step, in a step, in an evaluation, while a checkpoint is written, or at
-any moment after the start, in turn) and started again until it is done. Printed and written to
+SIGKILL (while its data are made, before the first step, in a step, in an evaluation, while a
+checkpoint is written, or at any moment after the start, in turn) and started again until it is
+done. Printed and written to
 {folder}/kills.json: the kills by moment, and for every run whether its last checkpoint has the bits
 of the one never killed, its predictions too, and whether every row of every batch that it ever took
 had the same hash. --processes=2 runs all with two processes. With --processes=1,2 every start draws
@@ -48,7 +49,7 @@ RUN = (
     "--config.eval.baseline=False",
     "--config.faults.log_batches=True",
 )
-MOMENTS = ("before the first step", "step", "evaluation", "saving", "any")
+MOMENTS = ("data", "before the first step", "step", "evaluation", "saving", "any")
 
 
 @dataclasses.dataclass
@@ -65,8 +66,8 @@ class Group:
     """The processes of one start; their standard error output is read as it comes."""
 
     def __init__(self, workdir: pathlib.Path, count: int, env: dict[str, str], preload: bool):
-        self.workdir = workdir
-        arguments = (*RUN, f"--workdir={workdir}")
+        self.workdir, self.data = workdir, workdir.with_name(f"{workdir.name}-data")
+        arguments = (*RUN, f"--workdir={workdir}", f"--config.data.data_dir={self.data}")
         self._pids: list[int] = []
         port = free_port()
         for index in range(count):
@@ -121,6 +122,11 @@ class Group:
         Args:
           moment: one of MOMENTS. seconds: that the never killed run took.
         """
+        if moment == "data":
+            while not any(self.data.rglob("*")):
+                if not self.read(0.02):
+                    return False
+            return self._sleep(rng.uniform(0, 0.2 * seconds))
         wanted = {"before the first step": "frozen parameters", "any": ""}.get(moment, "\nstep ")
         while wanted not in self.text:
             if not self.read(1):
@@ -247,8 +253,10 @@ def one_run(
     kills: list[Killed] = []
     while True:
         count = rng.choice(options.processes)
-        group = Group(workdir, count, options.env, options.preload)
         moment = MOMENTS[len(kills) % len(MOMENTS)]
+        if moment == "data" and len(kills) < left:
+            shutil.rmtree(workdir.with_name(f"{workdir.name}-data"), ignore_errors=True)
+        group = Group(workdir, count, options.env, options.preload)
         if len(kills) < left and group.until(moment, rng, seconds):
             group.kill()
             kills.append(Killed(moment, count, newest(workdir), half_written(workdir)))

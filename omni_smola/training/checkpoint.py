@@ -92,18 +92,26 @@ class Checkpoints:
         if self._unwritten and jax.process_count() == 1:
             self.wait()  # tells it now; other hosts hear of it when they wait
 
+    def has_score(self, step: int) -> bool:
+        """Whether a step was saved with the score of an evaluation, or was given it later."""
+        return distributed.agreed(self._score_of(step) is not None)
+
     def add_score(self, step: int, score: float | None) -> None:
         """Gives a complete step the score of an evaluation that was made after it was saved."""
-        if score is None or self._score_of(step) is not None:
+        if score is None or self.has_score(step):
             return
         self.wait()
-        folder = epath.Path(self.folder) / str(step) / _SCORES
+        folder = os.path.join(self.folder, str(step), _SCORES)
+        unfinished = f"{folder}.tmp"  # Orbax reads what there is, and cannot do with a half
         try:
             if distributed.is_primary():
-                folder.mkdir(exist_ok=True)
+                shutil.rmtree(unfinished, ignore_errors=True)
+                os.mkdir(unfinished)
                 handler = ocp.JsonCheckpointHandler(filename=_SCORES)
-                handler.save(folder, args=ocp.args.JsonSave({"score": score}))
+                handler.save(epath.Path(unfinished), args=ocp.args.JsonSave({"score": score}))
+                os.rename(unfinished, folder)
         except OSError as error:
+            shutil.rmtree(unfinished, ignore_errors=True)
             self._say(f"THE SCORE OF STEP {step} COULD NOT BE WRITTEN to {folder} ({error})")
         distributed.barrier("score added")
         self._manager.reload()
@@ -120,6 +128,14 @@ class Checkpoints:
         self._writing, self._unwritten, self._failed = None, "", None
         if distributed.on_any(bool(why)):
             self._clear_up(step, why or "another host could not write its part")
+
+    def settle(self) -> None:
+        """Waits for what is being written, for a run that an error ends: asks no other host."""
+        if jax.process_count() == 1:
+            self.wait()
+        else:
+            with contextlib.suppress(Exception):  # not what ends the run
+                self._manager.wait_until_finished()
 
     def finish(self, state: TrainState) -> None:
         """Waits for the save of a run's last state, and tries once more if it has failed.
@@ -190,8 +206,10 @@ class Checkpoints:
         which: str,
         put_aside: bool = False,
     ) -> tuple[int, dict[str, Any]]:
-        steps = restoring.candidates(self.folder, self._manager.all_steps(), self._score_of, which)
-        steps = distributed.of_primary(steps)  # a shared folder may look different for a while
+        # A shared folder may look different to hosts for a while.
+        scores = [(step, self._score_of(step)) for step in self._manager.all_steps()]
+        scores = distributed.of_primary(scores)
+        steps = restoring.candidates(self.folder, dict(map(tuple, scores)), which)
         found = restoring.first_whole(self.folder, steps, like, identity, self._say, put_aside)
         if found[0] != steps[0]:
             self._manager.reload()

@@ -119,12 +119,16 @@ def barrier(name: str) -> None:
 
 @contextlib.contextmanager
 def primary_first(name: str) -> Iterator[None]:
-    """The primary process does what is inside alone; then all others do, and find it done."""
+    """The primary process does what is inside alone; then all others do, and find it done.
+
+    None goes on before all have done it, which takes long where hosts have disks of their own.
+    """
     if not is_primary():
         barrier(name)
     yield
     if is_primary():
         barrier(name)
+    barrier(f"{name}: everywhere")
 
 
 def agreed(value: bool) -> bool:

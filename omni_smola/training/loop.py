@@ -1,11 +1,13 @@
 """Training, in the order of events."""
 
 import contextlib
+import functools
 import itertools
 import math
 import sys
 import time
 from collections.abc import Callable, Iterator
+from types import TracebackType
 from typing import Any, TextIO
 
 import jax
@@ -83,8 +85,7 @@ def train(
     preemption.check()
     waiting: tuple[int, dict[str, jax.Array]] | None = None
     with contextlib.ExitStack() as stack:
-        # Whatever ends the run, a checkpoint that was begun is finished.
-        stack.callback(checkpoints.wait)
+        stack.push(functools.partial(_finish_begun, checkpoints))
         stack.callback(watchdog.disarm)
         stack.enter_context(preemption.deferred())
         for step in range(first + 1, steps + 1):
@@ -121,6 +122,20 @@ def train(
         watchdog.arm(f"saving step {steps}", PATIENCE)
         checkpoints.finish(state)
     return state
+
+
+def _finish_begun(
+    checkpoints: Checkpoints,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: TracebackType | None,
+) -> None:
+    """Whatever ends the run, a checkpoint that was begun is finished."""
+    del kind, trace
+    if error is None or isinstance(error, Preempted):  # on all hosts alike
+        checkpoints.wait()
+    else:
+        checkpoints.settle()
 
 
 class _Due:

@@ -2,8 +2,9 @@
 
 Schedulers send SIGTERM and some seconds later SIGKILL. On one process a signal handler notes it and
 the loop asks after every step; where nothing is to be saved (before and after the loop, during an
-evaluation) the run ends at once. On many, the hosts agree on a step by JAX's preemption service,
-which has a handler of its own for SIGTERM.
+evaluation) the run ends at once. On many, the hosts agree on a moment, before the first step, after
+a step or after a batch of an evaluation, by JAX's preemption service, which has a handler of its
+own for SIGTERM.
 """
 
 import contextlib

@@ -7,7 +7,7 @@ others before anything is computed together. So damage that one host met is met 
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -36,18 +36,17 @@ _UNREACHABLE = {
 }
 
 
-def candidates(
-    folder: str, steps: Iterable[int], score: Callable[[int], float | None], which: str
-) -> list[int]:
+def candidates(folder: str, scores: Mapping[int, float | None], which: str) -> list[int]:
     """Steps in the order in which they are to be tried.
 
     Args:
-      folder: of the checkpoints. score: of a step; None where it has none. which: latest or best.
+      folder: of the checkpoints. scores: step -> its score, None where it has none.
+      which: latest or best.
 
     Raises:
       UserError: there is none; or the best is wanted and none has a score.
     """
-    steps = sorted(steps, reverse=True)
+    steps = sorted(scores, reverse=True)
     if not steps:
         raise UserError(
             f"There is no checkpoint in {folder}: train first with the same --workdir, or name the "
@@ -55,7 +54,6 @@ def candidates(
         )
     if which == "latest":
         return steps
-    scores = {step: score(step) for step in steps}
     scored = [step for step in steps if scores[step] is not None]
     if not scored:
         raise UserError(
@@ -144,9 +142,10 @@ def _read(
         if type(error) is not Exception and not isinstance(error, _DAMAGE):
             raise
         why = first_line(error)
-    distributed.barrier("checkpoint read")  # a slow host is waited for, however long it reads
+    distributed.barrier("checkpoint read")  # of the slowest host; a collective waits less long
     if distributed.on_any(bool(why)):
         return {}, why or "another host could not read its part"
+    sums = distributed.of_primary(sums)
     return found, "" if sums is None else _wrong_sum(sums, found)
 
 

@@ -2,10 +2,11 @@
 
 A storage that does not answer, a host that is gone: collectives and reads then wait for ever. What
 is watched is a stretch of work with an end; whatever takes long with reason (preparing data,
-reading an evaluation's examples) is not watched.
+downloading weights) is not watched.
 """
 
 import contextlib
+import dataclasses
 import faulthandler
 import os
 import sys
@@ -14,8 +15,17 @@ import time
 from collections.abc import Iterator
 from typing import TextIO
 
-# The first step and an evaluation's batches are compiled, too.
+# Times the limit, for what is compiled, too, or as large as all weights.
 PATIENCE = 4
+
+
+@dataclasses.dataclass
+class _Stretch:
+    """What is watched, the seconds that it was given, and those that are left of them."""
+
+    what: str
+    given: float
+    left: float
 
 
 class Watchdog:
@@ -33,8 +43,7 @@ class Watchdog:
         self._limit = 60 * minutes
         self._poll = min(5.0, self._limit / 10)
         self._stream = stream or sys.stderr
-        self._what = ""
-        self._given = self._left = self._limit
+        self._watched: _Stretch | None = None
         self._ended = threading.Event()
 
     def __enter__(self) -> "Watchdog":
@@ -48,12 +57,12 @@ class Watchdog:
 
     def arm(self, what: str, patience: float = 1) -> None:
         """Watches `what` from now on, in place of what was watched before."""
-        self._given = self._left = patience * self._limit
-        self._what = what
+        seconds = patience * self._limit
+        self._watched = _Stretch(what, seconds, seconds)
 
     def disarm(self) -> None:
         """Watches nothing until the next `arm`."""
-        self._what = ""
+        self._watched = None
 
     @contextlib.contextmanager
     def watching(self, what: str, patience: float = 1) -> Iterator[None]:
@@ -69,19 +78,21 @@ class Watchdog:
         while not self._ended.wait(self._poll):
             now = time.monotonic()
             # After a stop, the clock has leapt.
-            self._left -= min(now - before, 2 * self._poll)
-            before = now
+            passed, before = min(now - before, 2 * self._poll), now
             # For a call that holds the interpreter, and this thread with it, for ever.
             faulthandler.dump_traceback_later(
                 2 * PATIENCE * self._limit + 60, exit=True, file=self._stream
             )
-            if self._what and self._left <= 0:
-                self._end()
+            if (watched := self._watched) is None:
+                continue
+            watched.left -= passed
+            if watched.left <= 0 and watched is self._watched:
+                self._end(watched)
         faulthandler.cancel_dump_traceback_later()
 
-    def _end(self) -> None:
+    def _end(self, watched: _Stretch) -> None:
         print(
-            f"omni_smola: no progress in {self._what} for {self._given / 60:g} minutes "
+            f"omni_smola: no progress in {watched.what} for {watched.given / 60:g} minutes "
             "(config.faults.watchdog_minutes): the run hangs and is ended. What its threads do:",
             file=self._stream,
             flush=True,

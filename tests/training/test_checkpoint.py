@@ -1,6 +1,7 @@
 """Checkpoints come back bit for bit, only where they belong, and only if complete."""
 
 import contextlib
+import errno
 import io
 import shutil
 
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 
 from omni_smola.errors import UserError
@@ -274,6 +276,46 @@ def test_a_score_can_be_added_to_what_was_saved_without(tmp_path):
     with contextlib.closing(Checkpoints(str(tmp_path), IDENTITY)) as reader:
         step, _ = reader.restore_trainable(make_state(0).trainable, ("backbone",), "best")
         assert step == 1
+
+
+def test_a_score_that_cannot_be_written_leaves_the_checkpoint_whole(tmp_path, monkeypatch):
+    def fills_the_disk(self, folder, args):
+        (folder / "metrics").write_text("")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    told = io.StringIO()
+    with contextlib.closing(Checkpoints(str(tmp_path), IDENTITY, stream=told)) as checkpoints:
+        checkpoints.save(make_state(1))
+        checkpoints.wait()
+        before = snapshot(tmp_path)
+        with monkeypatch.context() as patch:
+            patch.setattr(ocp.JsonCheckpointHandler, "save", fills_the_disk)
+            checkpoints.add_score(1, 0.5)
+        assert "THE SCORE OF STEP 1 COULD NOT BE WRITTEN" in told.getvalue()
+        assert snapshot(tmp_path) == before and not checkpoints.has_score(1)
+        # A kill in between leaves the unfinished one, which no one minds.
+        (tmp_path / "checkpoints" / "1" / "metrics.tmp").mkdir()
+        (tmp_path / "checkpoints" / "1" / "metrics.tmp" / "metrics").write_text("{")
+    with contextlib.closing(Checkpoints(str(tmp_path), IDENTITY)) as again:
+        assert_same(again.restore(make_state(0)), make_state(1))
+        again.add_score(1, 0.5)
+        assert again.has_score(1)
+
+
+def test_a_run_of_many_that_an_error_ends_asks_no_other_host(opened, monkeypatch):
+    def asked(value):
+        raise AssertionError("the others are elsewhere")
+
+    checkpoints = opened()
+    checkpoints.save(make_state(1))
+    checkpoints._manager.wait_until_finished()  # which looks at the number of processes, too
+    with monkeypatch.context() as patch:
+        patch.setattr(jax, "process_count", lambda: 2)
+        patch.setattr(distributed, "on_any", asked)
+        checkpoints.settle()
+        with pytest.raises(AssertionError, match="elsewhere"):
+            checkpoints.wait()
+    assert opened().latest() == 1
 
 
 def test_the_second_try_of_a_last_save_keeps_its_score(opened, monkeypatch):
