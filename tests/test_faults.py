@@ -60,9 +60,7 @@ def small_disk(folder: pathlib.Path, size: str):
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_sigterm_in_an_evaluation_and_a_truncated_checkpoint(
-    trained, command, tmp_path
-):
+def test_sigterm_in_an_evaluation_and_a_truncated_checkpoint(trained, command, tmp_path):
     never, _ = trained
     workdir = tmp_path / "run"
     arguments = (
