@@ -12,6 +12,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
@@ -109,6 +110,7 @@ class Command:
 
     def __init__(self, data: pathlib.Path, cache: pathlib.Path, socket: pathlib.Path):
         self._socket, self._server = socket, None
+        self._lock = threading.Lock()
         env = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
         self._env = env | {
             "JAX_COMPILATION_CACHE_DIR": str(cache),
@@ -145,8 +147,9 @@ class Command:
         env: Mapping[str, str] = MappingProxyType({}),
     ) -> forks.Fork:
         """Starts and returns at once; `env` is added to the environment."""
-        if self._server is None:
-            self._server = forks.Server(self._socket, self._env)
+        with self._lock:  # tests start commands in threads, too
+            if self._server is None:
+                self._server = forks.Server(self._socket, self._env)
         return self._server.start(arguments, stdout, env)
 
     def close(self) -> None:
