@@ -6,7 +6,6 @@ has to be saved to resume it, and it is the same on any number of hosts.
 
 import itertools
 import os
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from omni_smola.data import tasks as task_table
 from omni_smola.data.damage import Damage
 from omni_smola.data.features import Converter
 from omni_smola.data.instruction import InstructionTokenizer, fields
+from omni_smola.data.reader import Reader
 from omni_smola.data.schedule import Schedule
 from omni_smola.data.sources import IndexedSource, checked, mapped, parse_record
 from omni_smola.errors import UserError
@@ -92,7 +92,7 @@ def train_batches(
     converter = Converter(resolution, extras, _CORES, views, skip)
     dataset = converter(stream.mixed(start_step, lengths), lengths | dict.fromkeys(extras, 1))
     dataset = dataset.batch(batch_size // host_count, drop_remainder=True).prefetch(2)
-    batches = _explained(_Reader(dataset), stream, start_step, damage)
+    batches = _explained(Reader(dataset), stream, start_step, damage)
     if instruction is None:
         return batches
     return (batch | fields(instruction, batch.pop("prompt_text")) for batch in batches)
@@ -234,7 +234,7 @@ def eval_batches(
     dataset = task.preprocess_postcache(task.preprocess_precache(dataset), lengths)
     converter = Converter(resolution, _EVAL_EXTRAS, _CORES, views, skip)
     dataset = converter(dataset, lengths | dict.fromkeys(_EVAL_EXTRAS, 1))
-    reader = _Reader(dataset.prefetch(rows))
+    reader = Reader(dataset.prefetch(rows))
     batches = _batched(reader, task, split, own, rows, task_index, damage)
     if instruction is None:
         return batches
@@ -329,22 +329,3 @@ def _check_share(batch_size: int, host_index: int, host_count: int) -> None:
             f"Host {host_index} of {host_count} cannot share a batch of {batch_size}; the batch "
             "must be a multiple of the hosts, and hosts count from 0."
         )
-
-
-class _Reader(Iterator[dict[str, Any]]):
-    """Iterates over a dataset in NumPy, with a bounded number of threads of its own.
-
-    The dataset is let go before the interpreter shuts down: destroying it waits for its threads,
-    and those that call Python could then never finish.
-    """
-
-    def __init__(self, dataset: tf.data.Dataset):
-        options = tf.data.Options()
-        options.deterministic = True
-        options.threading.private_threadpool_size = max(4, min(_CORES, 32))
-        options.threading.max_intra_op_parallelism = 1
-        self._held = [dataset.with_options(options).as_numpy_iterator()]
-        weakref.finalize(self, self._held.clear)
-
-    def __next__(self) -> dict[str, Any]:
-        return next(self._held[0])
