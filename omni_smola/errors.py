@@ -1,4 +1,4 @@
-"""The one exception for what a user can set right."""
+"""What a user can set right, and how errors are told."""
 
 
 class UserError(ValueError):
@@ -14,3 +14,8 @@ class Preempted(BaseException):
 
     No Exception, so that no handler of errors holds it up.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

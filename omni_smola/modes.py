@@ -95,8 +95,8 @@ def evaluate(run: Run) -> str:
     step, trainable = _trained(run)
     evaluate = run.make_evaluator()
     frozen = _frozen_scores(run, evaluate)
-    evaluate.run(watched(run, trainable), run.workdir, _label(run), step)
-    run.watchdog.disarm()
+    with watched(run, trainable) as generate:
+        evaluate.run(generate, run.workdir, _label(run), step)
     tuned = _score_file(run, f"{_label(run)}-{step}")
     evaluate.write_scores(tuned)
     return _report(run, frozen, tuned)
@@ -260,9 +260,8 @@ def _frozen_scores(
     path = _score_file(run, f"frozen-{hashlib.sha256(how.encode()).hexdigest()[:8]}")
     if not distributed.agreed(os.path.exists(path)):
         # W_out is zero: with fresh experts the model is the frozen backbone, bit for bit.
-        generate = watched(run, run.model.trainable, preemption)
-        evaluate.run(generate, run.workdir, f"{config.eval.split}-frozen", 0)
-        run.watchdog.disarm()
+        with watched(run, run.model.trainable, preemption) as generate:
+            evaluate.run(generate, run.workdir, f"{config.eval.split}-frozen", 0)
         evaluate.write_scores(path)
     return path
 

@@ -205,10 +205,11 @@ class Run:
     def generate(self, trainable: Any, batch: Batch, *, whole: bool = False) -> np.ndarray:
         """This host's share of a batch, or all of it -> ids (b, target_length) int32 of its rows,
         generated with the given experts."""
-        placed = self._placed(batch, whole)
-        # Sampling noise hangs on the seed and on the batch's prompts, not on the order of calls.
-        key = self._key(placed["prompt"])
-        ids = np.asarray(self._generate(trainable, self.model.frozen, placed, key))
+        with self.watchdog.watching("decoding a batch", PATIENCE):
+            placed = self._placed(batch, whole)
+            # Sampling noise hangs on the seed and the batch's prompts, not on the order of calls.
+            key = self._key(placed["prompt"])
+            ids = np.asarray(self._generate(trainable, self.model.frozen, placed, key))
         return ids if whole else ids[sharding.own_rows(self.mesh, len(ids))]
 
     @functools.cached_property
@@ -220,7 +221,9 @@ class Run:
 
     def shares(self, trainable: Any, batch: Batch) -> dict[str, np.ndarray]:
         """What the routers of vision and language experts do with a whole batch (`build`)."""
-        return jax.device_get(self._shares(trainable, self.model.frozen, self._placed(batch, True)))
+        with self.watchdog.watching("the routers of a batch", PATIENCE):
+            placed = self._placed(batch, True)
+            return jax.device_get(self._shares(trainable, self.model.frozen, placed))
 
     def _placed(self, batch: Batch, whole: bool) -> dict[str, jax.Array]:
         read = {name: x for name, x in batch.items() if name not in programs.ANSWERS}

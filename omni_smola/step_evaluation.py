@@ -1,7 +1,8 @@
 """The evaluation of a run's states: each step once, however often it is asked for."""
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 import numpy as np
@@ -17,26 +18,29 @@ from omni_smola.training.watchdog import PATIENCE
 WriteScalars = Callable[[int, dict[str, float]], None]
 
 
-def watched(run: Run, trainable: Tree, preemption: Preemption | None = None) -> Generate:
-    """`run.generate` with these experts, in which no batch may hang.
+@contextlib.contextmanager
+def watched(run: Run, trainable: Tree, preemption: Preemption | None = None) -> Iterator[Generate]:
+    """A context with `run.generate` of these experts, in which no evaluation may hang.
 
-    The run's watchdog watches every batch's decoding, and on many hosts, whose data are all
-    prepared, also what follows it, until it is disarmed.
+    On many hosts, whose data are all prepared at the first batch, the run's watchdog watches what
+    follows a batch's decoding, too, to the end of the context.
 
     Args:
       preemption: asked after every batch; None for what ends by its own means only.
     """
 
     def generate(batch: Batch) -> np.ndarray:
-        with run.watchdog.watching("decoding a batch of an evaluation", PATIENCE):
-            ids = run.generate(trainable, batch)
+        ids = run.generate(trainable, batch)
         if jax.process_count() > 1:
             run.watchdog.arm("reading or gathering of an evaluation", PATIENCE)
         if preemption is not None:
             preemption.check()
         return ids
 
-    return generate
+    try:
+        yield generate
+    finally:
+        run.watchdog.disarm()
 
 
 class StepEvaluation:
@@ -92,12 +96,9 @@ class StepEvaluation:
     def _evaluate(self, state: TrainState, unwritten: Unwritten | None) -> float | None:
         step = int(state.step)
         if self._last is None or self._last[0] != step:
-            generate = watched(self._run, state.trainable, self._preemption)
             where = (self._run.workdir, self._label, step)
-            try:
+            with watched(self._run, state.trainable, self._preemption) as generate:
                 scores = self._evaluator.run(generate, *where, unwritten)
-            finally:
-                self._run.watchdog.disarm()
             self._write(step, {f"eval/{t}/{m}": v for t, s in scores.items() for m, v in s.items()})
             self._evaluator.write_scores(self.path(step), unwritten)
             self._last = (step, _mean(scores))

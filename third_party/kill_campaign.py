@@ -5,12 +5,11 @@
 trains a small run once to its end, then again and again in other workdirs, where it is killed by
 SIGKILL (while its data are made, before the first step, in a step, in an evaluation, while a
 checkpoint is written, or at any moment after the start, in turn) and started again until it is
-done. Printed and written to
-{folder}/kills.json: the kills by moment, and for every run whether its last checkpoint has the bits
-of the one never killed, its predictions too, and whether every row of every batch that it ever took
-had the same hash. --processes=2 runs all with two processes. With --processes=1,2 every start draws
-its number; arithmetic on another number has other last bits, so that such a run is compared by the
-hashes alone.
+done. Printed and written to {folder}/kills.json: the kills by moment, and for every run whether
+its last checkpoint has the bits of the one never killed, its predictions too, and whether every row
+of every batch that it ever took had the same hash. --processes=2 runs all with two processes. With
+--processes=1,2 every start draws its number; arithmetic on another number has other last bits, so
+that such a run is compared by the hashes alone.
 
 Exits with status 1 if anything differs. --preload starts processes as forks of one that has done
 the imports, which takes half of the time; runs of one process only.
@@ -66,7 +65,7 @@ class Group:
     """The processes of one start; their standard error output is read as it comes."""
 
     def __init__(self, workdir: pathlib.Path, count: int, env: dict[str, str], preload: bool):
-        self.workdir, self.data = workdir, workdir.with_name(f"{workdir.name}-data")
+        self.workdir, self.data = workdir, data_of(workdir)
         arguments = (*RUN, f"--workdir={workdir}", f"--config.data.data_dir={self.data}")
         self._pids: list[int] = []
         port = free_port()
@@ -193,6 +192,11 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
+def data_of(workdir: pathlib.Path) -> pathlib.Path:
+    """The folder of a run's data, its own, so that they can be made anew."""
+    return workdir.with_name(f"{workdir.name}-data")
+
+
 def newest(workdir: pathlib.Path) -> int:
     """The newest complete checkpoint's step, -1 without any."""
     names = [path.name for path in (workdir / "checkpoints").glob("*")]
@@ -255,7 +259,7 @@ def one_run(
         count = rng.choice(options.processes)
         moment = MOMENTS[len(kills) % len(MOMENTS)]
         if moment == "data" and len(kills) < left:
-            shutil.rmtree(workdir.with_name(f"{workdir.name}-data"), ignore_errors=True)
+            shutil.rmtree(data_of(workdir), ignore_errors=True)
         group = Group(workdir, count, options.env, options.preload)
         if len(kills) < left and group.until(moment, rng, seconds):
             group.kill()

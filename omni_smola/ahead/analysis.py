@@ -11,6 +11,7 @@ import ml_collections
 
 from omni_smola.ahead import collectives, flops, hlo, programs
 from omni_smola.ahead.topology import Topology, devices
+from omni_smola.errors import first_line
 
 _FULL = re.compile(r"RESOURCE_EXHAUSTED|[Rr]an out of memory")
 
@@ -86,11 +87,6 @@ def _memory_line(text: str) -> str:
     found = re.search(r"(Used|total memory required).*?(?=\.?(\s|$)(?![\w(]))", text)
     line = found[0] if found else text.strip().splitlines()[0]
     return line.removeprefix("RESOURCE_EXHAUSTED: ").rstrip(".")
-
-
-def first_line(error: BaseException) -> str:
-    """The start of an error, as one line."""
-    return (str(error).strip() or repr(error)).splitlines()[0][:300]
 
 
 class _Clock:

@@ -18,7 +18,7 @@ from typing import Any
 
 import ml_collections
 
-from omni_smola.errors import UserError
+from omni_smola.errors import UserError, first_line
 
 # JAX itself stays on the CPU, and the compiler neither looks for TPUs in the machine or the network
 # nor minds another process that has it open.
@@ -115,7 +115,7 @@ def main(request: str, result: str) -> None:
     except jax.errors.JaxRuntimeError as error:
         answer = {
             "error": f"The compiler cannot make the {asked['program']} program for "
-            f"{topology.name}: {analysis.first_line(error).rstrip('.')}. Try another topology or "
+            f"{topology.name}: {first_line(error).rstrip('.')}. Try another topology or "
             "another mesh."
         }
     if "result" in answer:

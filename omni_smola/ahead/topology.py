@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import jax
 
-from omni_smola.errors import UserError
+from omni_smola.errors import UserError, first_line
 
 GIB = 2**30
 
@@ -100,9 +100,10 @@ def devices(topology: Topology) -> Sequence[jax.Device]:
     try:
         found = topologies.get_topology_desc(topology.name, "tpu", **options).devices
     except jax.errors.JaxRuntimeError as error:
+        why = first_line(error).removeprefix("INVALID_ARGUMENT: ").rstrip(".")
         raise UserError(
-            f"The TPU compiler has no topology {topology.name}: {_first_line(error)} Choose one "
-            f"such as {EXAMPLES}."
+            f"The TPU compiler has no topology {topology.name}: {why}. Choose one such as "
+            f"{EXAMPLES}."
         ) from error
     if len(found) != topology.chips:
         raise UserError(
@@ -121,7 +122,3 @@ def require_compiler() -> None:
             "--mode=compile needs the TPU's compiler, the package libtpu, which is not installed: "
             "run pip install 'omni_smola[compile]'. It needs no TPU."
         )
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0].removeprefix("INVALID_ARGUMENT: ").rstrip(".") + "."

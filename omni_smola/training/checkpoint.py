@@ -24,7 +24,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as keeping
 
-from omni_smola.errors import UserError
+from omni_smola.errors import UserError, first_line
 from omni_smola.training import distributed, restoring
 from omni_smola.training.checksums import checksums
 from omni_smola.training.step import TrainState
@@ -240,7 +240,7 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            self._unwritten = restoring.first_line(error)
+            self._unwritten = first_line(error)
 
     def _clear_up(self, step: int, why: str) -> None:
         """Removes what a save that failed has left, and tells it."""

@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from omni_smola import trees
-from omni_smola.errors import UserError
+from omni_smola.errors import UserError, first_line
 from omni_smola.training import distributed
 from omni_smola.training.checksums import checksums
 
@@ -113,11 +113,6 @@ def arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
             restored = checkpointer.restore(epath.Path(path) / item, like)
             found |= {f"{item}/{p}": np.asarray(x) for p, x in trees.paths(restored).items()}
     return found
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
 def _read(
