@@ -121,12 +121,12 @@ def cells(backbone: Backbone, place: Place, experts: str, found: dict[str, Any])
         head = [backbone.title, experts, place.topology, name]
         if program is None:
             if name in found["errors"]:
-                lines.append([*head, *["-"] * 7, found["errors"][name]])
+                lines.append([*head, *["-"] * 8, found["errors"][name]])
             continue
         mesh = program["mesh"]
         head += [f"{program['batch_size']}", " x ".join(map(str, mesh.values()))]
         if not program["fits"]:
-            lines.append([*head, "-", "-", "no", "-", "-"])
+            lines.append([*head, "-", "no", *["-"] * 5])
             continue
         traffic = program["collectives"]
         moved = sum(kind["bytes"] for kind in traffic.values()) / GIB if traffic else None
@@ -140,6 +140,7 @@ def cells(backbone: Backbone, place: Place, experts: str, found: dict[str, Any])
                 "-" if moved is None else f"{moved:.2f}",
                 f"{cycles:.2e}" if cycles else "-",
                 f"{program['trace_seconds'] + program['compile_seconds']:.0f}",
+                f"{program['host_peak_bytes'] / GIB:.1f}",
             ]
         )
     return lines
@@ -158,6 +159,7 @@ HEAD = (
     "collectives, GiB",
     "cycles",
     "compiled in, s",
+    "host, GiB",
 )
 
 
