@@ -17,5 +17,6 @@ class Preempted(BaseException):
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    """What an error says, in one line; of a long one the beginning and the end."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return line if len(line) <= 300 else f"{line[:140]} ... {line[-150:]}"

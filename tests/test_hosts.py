@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -188,11 +189,11 @@ def test_two_processes_answer_like_one(runs, command, tmp_path):
     assert answers[0] and answers == [answers[0], answers[0], []]
 
 
-def until(process: forks.Fork, text: str) -> None:
-    """Reads its standard error output up to the line that has the text."""
+def until(process: forks.Fork, text: str) -> str:
+    """Reads its standard error output up to the line that has the text, which it returns."""
     for line in process.stderr:
         if text in line:
-            return
+            return line
     raise AssertionError(f"it ended without {text!r}")
 
 
@@ -219,8 +220,7 @@ def test_what_one_of_two_processes_meets_ends_both_and_the_run_goes_on(runs, com
     with together(command, tmp_path, 2, *many) as (first, second):
         until(
             first,
-            f"the checkpoint {saved} is damaged (another host could not read its part): "
-            f"put aside as {saved}.corrupt-1, step {before} is used",
+            f", on host 1): put aside as {saved}.corrupt-1, step {before} is used",
         )
         until(first, f"step {newest + 2}/")
         assert (tmp_path / "checkpoints" / f"{newest}.corrupt-1").is_dir()
@@ -247,6 +247,38 @@ def test_what_one_of_two_processes_meets_ends_both_and_the_run_goes_on(runs, com
     assert {(step, i) for step in range(steps) for i in range(4)} == found.keys()
     assert all(len(digests) == 1 for digests in found.values())
     assert all(found[place] == alone[place] for place in found.keys() & alone.keys())
+
+
+@pytest.mark.slow
+def test_what_one_of_two_cannot_write_ends_nothing_and_a_lost_one_ends_the_other(command, tmp_path):
+    """Files of one may not grow: what a full disk is. Then one is killed, and both start again."""
+    steps = 40
+    many = (f"--config.steps={steps}", "--config.faults.watchdog_minutes=5")
+    full, unlimited = (6000, resource.RLIM_INFINITY), (resource.RLIM_INFINITY,) * 2
+    with together(command, tmp_path, 2, *many) as (first, second):
+        until(first, "step 4/")
+        for host, process in enumerate((first, second)):
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, full)
+            line = until(first, "COULD NOT BE WRITTEN to")
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, unlimited)
+            assert re.search(rf"CHECKPOINT OF STEP .* File too large.*, on host {host}\): ", line)
+            assert f"step {steps_of(tmp_path)[-1]} is safe" in line
+            failed = int(re.search(r"OF STEP (\d+) ", line)[1])
+            assert failed not in steps_of(tmp_path)
+            until(first, f"step {failed + 2 * KEPT + 1}/")
+            assert steps_of(tmp_path)[-1] > failed
+        second.send_signal(signal.SIGKILL)
+        (status, _, told), _ = ended([first, second])
+    assert status == 1 and "If another ended before, what it said is the reason" in told, told
+
+    told = run(command, tmp_path, 2, *many)
+    assert [status for status, _, _ in told] == [0, 0], told
+    assert f"resuming {tmp_path} at step" in told[0][2]
+    made = losses(tmp_path)
+    assert [*made] == [*range(1, steps + 1)]
+    assert any(len(again) > 1 for again in made.values())  # those that the lost one cost
+    assert all(len(set(again)) == 1 for again in made.values())
+    assert all(len(digests) == 1 for digests in rows(tmp_path).values())
 
 
 # What the environment says -> what jax.distributed.initialize is given; None: nothing is joined.

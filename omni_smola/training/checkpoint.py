@@ -14,6 +14,7 @@ import glob
 import os
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
@@ -27,6 +28,7 @@ from orbax.checkpoint import checkpoint_managers as keeping
 from omni_smola.errors import UserError, first_line
 from omni_smola.training import distributed, restoring
 from omni_smola.training.checksums import checksums
+from omni_smola.training.commit import Commit, OtherHostFailed
 from omni_smola.training.step import TrainState
 
 _SCORES = "metrics"  # Orbax's folder of them in a step's, and the file in it
@@ -58,6 +60,7 @@ class Checkpoints:
         self._unwritten = ""  # why that could not even begin
         self._failed: tuple[int, str] | None = None  # the last save, if it failed, and why
         self._score: float | None = None  # of the last save
+        self._commit = Commit()
         self._manager = self._open()
 
     def latest(self) -> int | None:
@@ -76,8 +79,13 @@ class Checkpoints:
         self.wait()
         if step in self._manager.all_steps():
             return
+        self._score = score
+        if why := distributed.failure(self._probe()):
+            self._clear_up(step, why)
+            return
         sums = {name: checksums(getattr(state, name)) for name in ("trainable", "optimizer")}
-        self._writing, self._score = step, score
+        self._writing = step
+        self._commit.begin()
         with self._noted():
             self._manager.save(
                 step,
@@ -124,10 +132,10 @@ class Checkpoints:
         with self._noted():
             if not self._unwritten:
                 self._manager.wait_until_finished()
-        step, why = self._writing, self._unwritten
+        step, why = self._writing, distributed.failure(self._unwritten)
         self._writing, self._unwritten, self._failed = None, "", None
-        if distributed.on_any(bool(why)):
-            self._clear_up(step, why or "another host could not write its part")
+        if why:
+            self._clear_up(step, why)
 
     def settle(self) -> None:
         """Waits for what is being written, for a run that an error ends: asks no other host."""
@@ -231,6 +239,7 @@ class Checkpoints:
             best_fn=_score,
             create=True,
             enable_async_checkpointing=True,
+            async_options=ocp.AsyncOptions(barrier_sync_fn=self._commit),
         )
         return ocp.CheckpointManager(self.folder, options=options)
 
@@ -239,8 +248,25 @@ class Checkpoints:
         """Turns the failure of a save into words."""
         try:
             yield
+        except OtherHostFailed:
+            pass  # which tells why
         except Exception as error:
             self._unwritten = first_line(error)
+            self._commit.fail()
+
+    def _probe(self) -> str:
+        """Why nothing can be written here, or "".
+
+        A host that cannot begin its part would keep the others waiting inside of Orbax.
+        """
+        try:
+            with tempfile.TemporaryFile(dir=self.folder) as file:
+                file.write(bytes(4096))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            return first_line(error)
+        return ""
 
     def _clear_up(self, step: int, why: str) -> None:
         """Removes what a save that failed has left, and tells it."""

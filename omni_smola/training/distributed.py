@@ -138,11 +138,12 @@ def agreed(value: bool) -> bool:
     return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
 
 
-def on_any(value: bool) -> bool:
-    """Whether it is true of one process at least; on all of them."""
+def failure(why: str) -> str:
+    """What failed on the first host on which something has, on all of them; "" if on none."""
     if jax.process_count() == 1:
-        return value
-    return bool(multihost_utils.process_allgather(np.asarray(value)).any())
+        return why
+    told = enumerate(text.decode() for text in gather_bytes(why.encode()))
+    return next((f"{text}, on host {host}" for host, text in told if text), "")
 
 
 def gather_bytes(own: bytes) -> list[bytes]:

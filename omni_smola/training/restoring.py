@@ -138,8 +138,8 @@ def _read(
             raise
         why = first_line(error)
     distributed.barrier("checkpoint read")  # of the slowest host; a collective waits less long
-    if distributed.on_any(bool(why)):
-        return {}, why or "another host could not read its part"
+    if why := distributed.failure(why):
+        return {}, why
     sums = distributed.of_primary(sums)
     return found, "" if sums is None else _wrong_sum(sums, found)
 

@@ -27,10 +27,10 @@ def ensure_workdir(workdir: str) -> str:
             pass
     except OSError as error:
         why = error.strerror or str(error)
-    if distributed.on_any(bool(why)):
+    if why := distributed.failure(why):
         raise UserError(
-            f"The workdir {path} cannot be written to ({why or 'by another host'}): choose another "
-            "folder by --workdir=PATH."
+            f"The workdir {path} cannot be written to ({why}): choose another folder by "
+            "--workdir=PATH."
         )
     _check_shared(path)
     return path

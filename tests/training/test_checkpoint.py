@@ -311,7 +311,7 @@ def test_a_run_of_many_that_an_error_ends_asks_no_other_host(opened, monkeypatch
     checkpoints._manager.wait_until_finished()  # which looks at the number of processes, too
     with monkeypatch.context() as patch:
         patch.setattr(jax, "process_count", lambda: 2)
-        patch.setattr(distributed, "on_any", asked)
+        patch.setattr(distributed, "failure", asked)
         checkpoints.settle()
         with pytest.raises(AssertionError, match="elsewhere"):
             checkpoints.wait()
@@ -359,7 +359,8 @@ def test_a_save_that_fails_on_another_host_fails_on_this_one(opened, tmp_path, m
     checkpoints = Checkpoints(str(tmp_path), IDENTITY, stream=told)
     checkpoints.save(make_state(5))
     checkpoints.wait()
-    monkeypatch.setattr(distributed, "on_any", lambda value: True)
+    others = iter(("", "no space, on host 1") * 2)  # before a save and after it
+    monkeypatch.setattr(distributed, "failure", lambda why: next(others))
     # What was complete all the same is kept.
     checkpoints.save(make_state(10))
     checkpoints.wait()
@@ -373,6 +374,6 @@ def test_a_save_that_fails_on_another_host_fails_on_this_one(opened, tmp_path, m
     )
     checkpoints.wait()
     assert "STEP 15 COULD NOT BE WRITTEN" in told.getvalue()
-    assert "(another host could not write its part)" in told.getvalue()
+    assert "(no space, on host 1)" in told.getvalue()
     assert "step 10 is safe" in told.getvalue() and checkpoints.latest() == 10
     checkpoints.close()

@@ -37,6 +37,6 @@ def test_a_folder_that_another_host_does_not_see_is_refused(tmp_path, monkeypatc
 
 
 def test_a_folder_that_another_host_cannot_write_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(distributed, "on_any", lambda value: True)
-    with pytest.raises(UserError, match=r"cannot be written to \(by another host\)"):
+    monkeypatch.setattr(distributed, "failure", lambda why: "no space, on host 1")
+    with pytest.raises(UserError, match=r"cannot be written to \(no space, on host 1\)"):
         ensure_workdir(str(tmp_path))
