@@ -139,7 +139,7 @@ checkpoints.save(state(5))
 checkpoints.wait()
 hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), hard))
 checkpoints.save(state(10))
 checkpoints.wait()
 try:
@@ -154,10 +154,14 @@ print(checkpoints.latest())
 """
 
 
-def test_a_last_save_that_fails_is_an_error(tmp_path):
-    """Files may not grow beyond 4 kB: what a full disk is, where no tmpfs can be mounted."""
+@pytest.mark.parametrize("room", [1024, 4096])
+def test_a_last_save_that_fails_is_an_error(tmp_path, room):
+    """Files may not grow, or not beyond what is tried before a save: what a full disk is."""
     done = subprocess.run(
-        [sys.executable, "-c", FULL, str(tmp_path)], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-c", FULL, str(tmp_path), str(room)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     sentence, kept, latest = done.stdout.splitlines()
     assert "The last checkpoint, of step 10, could not be written" in sentence, done.stderr

@@ -14,7 +14,6 @@ import glob
 import os
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
@@ -57,7 +56,7 @@ class Checkpoints:
         self._identity = dict(identity)
         self._keep, self._keep_best, self._stream = keep, keep_best, stream
         self._writing: int | None = None  # the step whose save is not known to be complete
-        self._unwritten = ""  # why that could not even begin
+        self._unwritten = ""  # why this host could not write its part of it
         self._failed: tuple[int, str] | None = None  # the last save, if it failed, and why
         self._score: float | None = None  # of the last save
         self._commit = Commit()
@@ -98,7 +97,7 @@ class Checkpoints:
                 metrics=None if score is None else {"score": score},
             )
         if self._unwritten and jax.process_count() == 1:
-            self.wait()  # tells it now; other hosts hear of it when they wait
+            self.wait()  # tells it now; other hosts, which come out of their save, when they wait
 
     def has_score(self, step: int) -> bool:
         """Whether a step was saved with the score of an evaluation, or was given it later."""
@@ -142,7 +141,7 @@ class Checkpoints:
         if jax.process_count() == 1:
             self.wait()
         else:
-            with contextlib.suppress(Exception):  # not what ends the run
+            with contextlib.suppress(Exception), self._noted():  # not what ends the run
                 self._manager.wait_until_finished()
 
     def finish(self, state: TrainState) -> None:
@@ -239,7 +238,10 @@ class Checkpoints:
             best_fn=_score,
             create=True,
             enable_async_checkpointing=True,
-            async_options=ocp.AsyncOptions(barrier_sync_fn=self._commit),
+            # The watchdog ends a wait, and a host that fails: not Orbax, which knows no reason.
+            async_options=ocp.AsyncOptions(
+                timeout_secs=distributed.PATIENCE, barrier_sync_fn=self._commit
+            ),
         )
         return ocp.CheckpointManager(self.folder, options=options)
 
@@ -259,14 +261,18 @@ class Checkpoints:
 
         A host that cannot begin its part would keep the others waiting inside of Orbax.
         """
+        path = os.path.join(self.folder, f".probe-{jax.process_index()}")
+        why = ""
         try:
-            with tempfile.TemporaryFile(dir=self.folder) as file:
+            with open(path, "wb") as file:
                 file.write(bytes(4096))
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            return first_line(error)
-        return ""
+            why = error.strerror or first_line(error)
+        with contextlib.suppress(OSError):
+            os.remove(path)
+        return why
 
     def _clear_up(self, step: int, why: str) -> None:
         """Removes what a save that failed has left, and tells it."""

@@ -1,7 +1,8 @@
 """Where hosts wait for each other while a checkpoint is written, and hear of one that cannot.
 
 Orbax commits a checkpoint when all hosts have written their parts. To its own barrier a host whose
-disk is full never comes, and the others wait for it for twenty minutes.
+disk is full never comes, and the others wait for it for twenty minutes. Not released by this are
+those that wait for the first host to make folders (five minutes) or to come to a save at all.
 """
 
 import time
@@ -23,6 +24,9 @@ class Commit:
 
     Hosts count themselves in the key-value store of JAX's coordination service, which has no public
     name in JAX; one process alone waits for nobody.
+
+    A key that Orbax uses again in the same save does not wait again: that is its mark that a save
+    has ended, which a host that failed sets too, before it could call `fail`.
     """
 
     def __init__(self) -> None:
@@ -41,7 +45,7 @@ class Commit:
             self._client.key_value_increment(self._key("failed"), 1)
 
     def __call__(self, *, key: str, timeout_ms: int) -> None:
-        """Returns when all hosts are here.
+        """Returns when all hosts are here, or have been in this save.
 
         Raises:
           OtherHostFailed: one has called `fail`.
@@ -57,7 +61,7 @@ class Commit:
                 raise OtherHostFailed("another host could not write its part")
             if time.monotonic() > until:
                 raise TimeoutError(
-                    f"{self._hosts - here} of {self._hosts} hosts did not write their parts within "
+                    f"{self._hosts - here} of {self._hosts} hosts did not come within "
                     f"{timeout_ms / 1000:.0f} seconds"
                 )
             time.sleep(pause)

@@ -24,7 +24,7 @@ PROCESSES = "JAX_NUM_PROCESSES"
 PROCESS = "JAX_PROCESS_ID"
 # How many processes `srun` or `mpirun` has started together.
 _STARTED = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
-_PATIENCE = 24 * 3600  # seconds that hosts wait for the one that prepares data or downloads weights
+PATIENCE = 24 * 3600  # seconds that hosts wait for one that prepares data, say
 
 
 def start(environ: Mapping[str, str] | None = None) -> None:
@@ -114,7 +114,7 @@ def is_primary() -> bool:
 def barrier(name: str) -> None:
     """Returns when all processes are here, within a day; asks nothing of the devices."""
     if jax.process_count() > 1:
-        ocp.multihost.get_barrier_sync_fn()(key=f"omni_smola/{name}", timeout_ms=1000 * _PATIENCE)
+        ocp.multihost.get_barrier_sync_fn()(key=f"omni_smola/{name}", timeout_ms=1000 * PATIENCE)
 
 
 @contextlib.contextmanager

@@ -306,15 +306,25 @@ def test_a_run_of_many_that_an_error_ends_asks_no_other_host(opened, monkeypatch
     def asked(value):
         raise AssertionError("the others are elsewhere")
 
+    def full():
+        raise OSError("no space")
+
+    told = []
     checkpoints = opened()
     checkpoints.save(make_state(1))
     checkpoints._manager.wait_until_finished()  # which looks at the number of processes, too
     with monkeypatch.context() as patch:
         patch.setattr(jax, "process_count", lambda: 2)
+        patch.setattr(checkpoints._commit, "fail", lambda: told.append("failed"))
         patch.setattr(distributed, "failure", asked)
         checkpoints.settle()
+        assert told == []
         with pytest.raises(AssertionError, match="elsewhere"):
             checkpoints.wait()
+        # Those that wait for its part are told that it does not come.
+        patch.setattr(checkpoints._manager, "wait_until_finished", full)
+        checkpoints.settle()
+        assert told == ["failed"]
     assert opened().latest() == 1
 
 
