@@ -29,8 +29,10 @@ from omni_smola.training import distributed, restoring
 from omni_smola.training.checksums import checksums
 from omni_smola.training.commit import Commit, OtherHostFailed
 from omni_smola.training.step import TrainState
+from omni_smola.training.workdir import unwritable
 
 _SCORES = "metrics"  # Orbax's folder of them in a step's, and the file in it
+_PROBE = 4096  # bytes that must find room before a save is begun
 
 
 class Checkpoints:
@@ -79,7 +81,8 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         self._score = score
-        if why := distributed.failure(self._probe()):
+        # A host that cannot begin its part would keep the others waiting inside of Orbax.
+        if why := distributed.failure(unwritable(self.folder, _PROBE)):
             self._clear_up(step, why)
             return
         sums = {name: checksums(getattr(state, name)) for name in ("trainable", "optimizer")}
@@ -255,24 +258,6 @@ class Checkpoints:
         except Exception as error:
             self._unwritten = first_line(error)
             self._commit.fail()
-
-    def _probe(self) -> str:
-        """Why nothing can be written here, or "".
-
-        A host that cannot begin its part would keep the others waiting inside of Orbax.
-        """
-        path = os.path.join(self.folder, f".probe-{jax.process_index()}")
-        why = ""
-        try:
-            with open(path, "wb") as file:
-                file.write(bytes(4096))
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            why = error.strerror or first_line(error)
-        with contextlib.suppress(OSError):
-            os.remove(path)
-        return why
 
     def _clear_up(self, step: int, why: str) -> None:
         """Removes what a save that failed has left, and tells it."""

@@ -4,7 +4,7 @@ import os
 import tempfile
 import uuid
 
-from omni_smola.errors import UserError
+from omni_smola.errors import UserError, first_line
 from omni_smola.training import distributed
 
 
@@ -20,13 +20,11 @@ def ensure_workdir(workdir: str) -> str:
             "(gcsfuse, for gs://) on every host and give the path by --workdir=PATH."
         )
     path = os.path.abspath(os.path.expanduser(workdir))
-    why = ""
     try:
         os.makedirs(path, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):  # of a name of its own: all hosts try at once
-            pass
+        why = unwritable(path)
     except OSError as error:
-        why = error.strerror or str(error)
+        why = error.strerror or first_line(error)
     if why := distributed.failure(why):
         raise UserError(
             f"The workdir {path} cannot be written to ({why}): choose another folder by "
@@ -34,6 +32,22 @@ def ensure_workdir(workdir: str) -> str:
         )
     _check_shared(path)
     return path
+
+
+def unwritable(folder: str, size: int = 0) -> str:
+    """Why this host cannot write a file of `size` bytes to a folder, or ""; it is tried.
+
+    The file has a name, of its own as all hosts try at once: not every mounted bucket can write one
+    without.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe-") as file:
+            file.write(bytes(size))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.strerror or first_line(error)
+    return ""
 
 
 def _check_shared(path: str) -> None:
