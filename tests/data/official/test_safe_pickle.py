@@ -1,8 +1,11 @@
 """A pickle may hold data and nothing else."""
 
+import contextlib
 import copyreg
 import os
 import pickle
+import struct
+import tracemalloc
 
 import pytest
 
@@ -86,6 +89,21 @@ def test_plain_values_cannot_be_called_or_filled(load):
     for content in (b"S'a'\n(tR.", b"(dS'__class__'\n(db."):
         with pytest.raises(UserError, match="is not a complete pickle"):
             load(content)
+
+
+@pytest.mark.parametrize(
+    "content", [b"\x80\x02]r" + struct.pack("<I", 1 << 26) + b".",
+                b"\x80\x05\x96" + struct.pack("<Q", 1 << 28) + b"."]
+)  # fmt: skip
+def test_a_few_bytes_take_little_memory(load, content):
+    """The number of a value, and a length, for which a gigabyte or a quarter were set aside."""
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(UserError):
+            assert load(content) == []
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_damaged_file_is_told(load, tmp_path):

@@ -6,7 +6,7 @@ the instructions that build lists, tuples, dicts, sets, strings, bytes, numbers,
 
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from omni_smola.errors import UserError
 
@@ -29,9 +29,22 @@ class _Refused(Exception):
     """The pickle asks for something that is no plain data."""
 
 
-class _DataUnpickler(pickle.Unpickler):
-    # Every instruction that names code (GLOBAL, STACK_GLOBAL, INST, EXT1 to EXT4) asks here for it;
-    # without one, REDUCE, OBJ, NEWOBJ and BUILD have nothing to call.
+# Instructions that call or fill what is named, and those whose memory a file may choose at will.
+_FORBIDDEN = b"".join(
+    getattr(pickle, name)
+    for name in ("REDUCE", "BUILD", "OBJ", "NEWOBJ", "NEWOBJ_EX", "BYTEARRAY8", "NEXT_BUFFER",
+                 "READONLY_BUFFER")
+)  # fmt: skip
+
+
+# Python's own, as the one in C makes a table as long as the largest number that a file gives to a
+# value: ten bytes can take all memory.
+class _DataUnpickler(pickle._Unpickler):
+    dispatch: ClassVar = {
+        code: do for code, do in pickle._Unpickler.dispatch.items() if code not in _FORBIDDEN
+    }
+
+    # What names code (GLOBAL, STACK_GLOBAL, INST, EXT1 to EXT4) asks here for it.
     def find_class(self, module: str, name: str) -> Any:
         raise _Refused(f"{module}.{name}")
 
