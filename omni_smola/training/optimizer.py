@@ -1,5 +1,8 @@
 """Optimiser and learning-rate schedule, by optax."""
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import ml_collections
 import optax
@@ -45,7 +48,7 @@ def make_schedule(config: ml_collections.ConfigDict, steps: int) -> optax.Schedu
 def make_optimizer(
     config: ml_collections.ConfigDict, steps: int
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """Clipping by global norm, then AdamW or Adafactor, on the schedule."""
+    """Clipping by global norm, then AdamW or Adafactor, on the schedule; computed in float32."""
     schedule = make_schedule(config, steps)
     if config.name == "adamw":
         rule = optax.adamw(schedule, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay)
@@ -60,4 +63,33 @@ def make_optimizer(
             f"optimizer.name is {config.name!r}: choose one of {', '.join(OPTIMIZERS)}."
         )
     clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
-    return optax.chain(*clip, rule), schedule
+    return in_float32(optax.chain(*clip, rule)), schedule
+
+
+def in_float32(rule: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The same rule with statistics and updates in float32, whatever the parameters' dtype.
+
+    Adam's second moment moves by a thousandth of itself in a step. bfloat16 has steps of a 128th,
+    so a moment of that dtype would stand still.
+
+    Args:
+      rule: a transformation that reads gradients and parameters.
+
+    Returns:
+      A rule of the same structure. Its updates are float32, and `optax.apply_updates` rounds their
+      sum with the parameters to the parameters' dtype.
+    """
+
+    def init(params: optax.Params) -> optax.OptState:
+        return rule.init(_float32(params))
+
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
+        return rule.update(_float32(updates), state, _float32(params))
+
+    return optax.GradientTransformation(init, update)
+
+
+def _float32(tree: Any) -> Any:
+    return jax.tree.map(lambda x: x.astype(jnp.float32), tree)

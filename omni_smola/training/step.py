@@ -67,7 +67,8 @@ def make_train_step(
 
     `jax.grad` is taken with respect to `state.trainable` only: gradients of frozen weights are
     never formed. With `accumulate` > 1 the batch is worked through in that many parts, and the loss
-    is the mean over the tokens of the whole batch all the same.
+    is the mean over the tokens of the whole batch all the same. Gradients are summed and averaged
+    in float32, whatever the dtype of the parameters. A step keeps shapes and dtypes of the state.
 
     Where the loss or the gradients are not finite, parameters and optimiser stay as they are, and
     the metric `skipped` is 1; the step counts all the same, as it is the position in the data.
@@ -92,7 +93,9 @@ def make_train_step(
             total = total + sums["penalty"]
         return total, sums
 
-    gradient = jax.grad(loss, has_aux=True)
+    def gradient(trainable: Tree, frozen: Tree, batch: Batch) -> tuple[Tree, dict[str, Array]]:
+        grads, sums = jax.grad(loss, has_aux=True)(trainable, frozen, batch)
+        return jax.tree.map(lambda g: g.astype(jnp.float32), grads), sums
 
     def summed(trainable: Tree, frozen: Tree, batch: Batch) -> tuple[Tree, dict[str, Array]]:
         if accumulate == 1:
@@ -110,7 +113,7 @@ def make_train_step(
             return jax.tree.map(jnp.add, total, gradient(trainable, frozen, part)), None
 
         shapes = jax.eval_shape(gradient, trainable, frozen, jax.tree.map(lambda x: x[0], parts))
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), shapes)
         return jax.lax.scan(add, zeros, parts)[0]
 
     def train_step(
