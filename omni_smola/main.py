@@ -80,8 +80,8 @@ def main(argv: Sequence[str]) -> None:
     from omni_smola import config as configs
     from omni_smola import modes
     from omni_smola.run import Run
-    from omni_smola.training.preemption import Preemption
-    from omni_smola.training.watchdog import Watchdog
+    from omni_smola.training.faults.preemption import Preemption
+    from omni_smola.training.faults.watchdog import Watchdog
 
     if _MODE.value == "data":
         print(modes.inspect_data(_CONFIG.value, workdir))

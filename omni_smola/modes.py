@@ -1,5 +1,6 @@
 """What the command line does: train, eval, predict, routing, data, compile."""
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -20,12 +21,15 @@ from omni_smola.run import Run, load_vocabulary, register_tasks, say
 from omni_smola.step_evaluation import StepEvaluation, watched
 from omni_smola.training import distributed, loop, sharding, stages
 from omni_smola.training import state as states
-from omni_smola.training.bad_steps import BadSteps
+from omni_smola.training.faults.guard import Guard
+from omni_smola.training.faults.non_finite import BadSteps
+from omni_smola.training.faults.preemption import Preemption
+from omni_smola.training.faults.watchdog import PATIENCE, Watchdog
+from omni_smola.training.faults.workdir import ensure_workdir
 from omni_smola.training.logging import ScalarWriter
-from omni_smola.training.preemption import Preemption
+from omni_smola.training.plan import Plan
+from omni_smola.training.progress import StepLog
 from omni_smola.training.step import TrainState
-from omni_smola.training.watchdog import PATIENCE, Watchdog
-from omni_smola.training.workdir import ensure_workdir
 
 NAMES = {
     "smola": "Omni-SMoLA",
@@ -202,37 +206,25 @@ def _steps(
     preemption: Preemption | None,
 ) -> TrainState:
     """The training loop, where there is anything to train; without evaluation for None."""
-    config, model = run.config, run.model
-    if not model.trainable:
+    config, frozen = run.config, run.model.frozen
+    if not run.model.trainable:
         return state
-    train_step = programs.train_step(config, model.assemble, run.optimizer, run.schedule)
+    train_step = programs.train_step(config, run.model.assemble, run.optimizer, run.schedule)
+    jitted = sharding.jit_train_step(run.mesh, train_step, state)
+    plan = Plan.of(config)
+    if evaluation is None:
+        plan = dataclasses.replace(plan, eval_every=0)
+    bad_steps = BadSteps(config.faults.bad_steps, run.workdir, writer.write)
     return loop.train(
         state,
-        model.frozen,
-        mesh=run.mesh,
-        train_step=sharding.jit_train_step(run.mesh, train_step, state),
+        plan,
+        step=lambda state, batch: jitted(state, frozen, sharding.put_batch(run.mesh, batch)),
         open_batches=run.train_batches,
         checkpoints=run.checkpoints,
-        bad_steps=BadSteps(config.faults.bad_steps, run.workdir, writer.write),
-        steps=config.steps,
-        batch_size=config.batch_size,
-        log_every=config.log_every,
-        checkpoint_every=config.checkpoint.every,
-        eval_every=config.eval.every if evaluation else 0,
-        evaluate=evaluation.while_training if evaluation else None,
-        evaluated=functools.partial(_evaluated, run, evaluation) if evaluation else None,
-        write_scalars=writer.write,
-        checkpoint_minutes=config.checkpoint.minutes,
-        keep_best=bool(config.checkpoint.keep_best),
-        preemption=preemption,
-        watchdog=run.watchdog,
+        guard=Guard(bad_steps, preemption, run.watchdog),
+        log=StepLog(plan, writer.write),
+        evaluation=evaluation,
     )
-
-
-def _evaluated(run: Run, evaluation: StepEvaluation, step: int) -> bool:
-    """Whether there is all that an evaluation of a saved step leaves."""
-    scored = not run.config.checkpoint.keep_best or run.checkpoints.has_score(step)
-    return evaluation.done(step) and scored
 
 
 # What of a checkpoint's identity decides what its parameters are.

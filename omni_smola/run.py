@@ -22,11 +22,11 @@ from omni_smola.models import build
 from omni_smola.pretrained import backbones, hub
 from omni_smola.training import distributed, optimizer, sharding, stages
 from omni_smola.training.checkpoint import Checkpoints
+from omni_smola.training.faults.watchdog import PATIENCE, Watchdog
+from omni_smola.training.faults.workdir import ensure_workdir
 from omni_smola.training.logging import BatchLog
 from omni_smola.training.model import identity, make_model
 from omni_smola.training.step import TrainState
-from omni_smola.training.watchdog import PATIENCE, Watchdog
-from omni_smola.training.workdir import ensure_workdir
 
 Batch = dict[str, np.ndarray]
 

@@ -10,10 +10,10 @@ import numpy as np
 from omni_smola.evaluation.evaluator import Evaluator, Generate, Unwritten
 from omni_smola.run import Batch, Run, say
 from omni_smola.training import distributed
-from omni_smola.training.preemption import Preemption
+from omni_smola.training.faults.preemption import Preemption
+from omni_smola.training.faults.watchdog import PATIENCE
 from omni_smola.training.state import Tree
 from omni_smola.training.step import TrainState
-from omni_smola.training.watchdog import PATIENCE
 
 WriteScalars = Callable[[int, dict[str, float]], None]
 
@@ -68,8 +68,13 @@ class StepEvaluation:
         return os.path.join(self._run.workdir, "scores", f"{self._label}-{step}.json")
 
     def done(self, step: int) -> bool:
-        """Whether a step's results are there, on all hosts alike."""
-        return distributed.agreed(os.path.exists(self.path(step)))
+        """Whether a step's results are there, and its score where the best checkpoint is kept.
+
+        All processes get the primary one's answer.
+        """
+        there = distributed.agreed(os.path.exists(self.path(step)))
+        keep_best = self._run.config.checkpoint.keep_best
+        return there and (not keep_best or self._run.checkpoints.has_score(step))
 
     def __call__(self, state: TrainState) -> float | None:
         """The mean score of the tasks that have one; None without any.

@@ -28,8 +28,8 @@ from omni_smola.errors import UserError, first_line
 from omni_smola.training import distributed, restoring
 from omni_smola.training.checksums import checksums
 from omni_smola.training.commit import Commit, OtherHostFailed
+from omni_smola.training.faults.workdir import unwritable
 from omni_smola.training.step import TrainState
-from omni_smola.training.workdir import unwritable
 
 _SCORES = "metrics"  # Orbax's folder of them in a step's, and the file in it
 _PROBE = 4096  # bytes that must find room before a save is begun

@@ -51,15 +51,23 @@ def lowered(program: ahead.Program) -> str:
 
 
 def test_the_step_is_the_one_of_training(config, run, monkeypatch):
-    given = {}
-    monkeypatch.setattr(
-        modes.loop, "train", lambda state, frozen, **rest: given.update(rest, frozen=frozen)
-    )
-    state = run.fresh_state()
-    train(run, state)
-    batch = sharding.put_batch(run.mesh, next(run.train_batches(0)))
-    real = given["train_step"].lower(state, given["frozen"], batch).as_text()
-    assert lowered(ahead.make("train", config)) == real
+    given, program = {}, ahead.make("train", config)
+    jit = sharding.jit_train_step
+
+    def recorded(*arguments):
+        jitted = jit(*arguments)
+
+        def call(*arguments):
+            given["text"] = jitted.lower(*arguments).as_text()
+            return arguments[0], {}
+
+        return call
+
+    monkeypatch.setattr(modes.sharding, "jit_train_step", recorded)
+    batch = next(run.train_batches(0))
+    monkeypatch.setattr(modes.loop, "train", lambda state, plan, *, step, **_: step(state, batch))
+    train(run, run.fresh_state())
+    assert lowered(program) == given["text"]
 
 
 def train(run, state):

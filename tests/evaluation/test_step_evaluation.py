@@ -5,9 +5,10 @@ import types
 import numpy as np
 import pytest
 
+from omni_smola import config as configs
 from omni_smola.evaluation import evaluator
 from omni_smola.step_evaluation import StepEvaluation
-from omni_smola.training.watchdog import Watchdog
+from omni_smola.training.faults.watchdog import Watchdog
 
 
 @pytest.fixture
@@ -26,9 +27,11 @@ def evaluation(tmp_path):
         workdir=str(tmp_path),
         generate=lambda trainable, batch: batch["target"],
         watchdog=Watchdog(0),
+        config=configs.defaults(),
+        checkpoints=types.SimpleNamespace(has_score=lambda step: "score" in read),
     )
     made = StepEvaluation(run, evaluate, "tuned", lambda step, values: None)
-    return types.SimpleNamespace(call=made, read=read, folder=tmp_path)
+    return types.SimpleNamespace(call=made, read=read, folder=tmp_path, config=run.config)
 
 
 STATE = types.SimpleNamespace(step=np.int32(5), trainable={})
@@ -40,6 +43,14 @@ def test_a_state_is_evaluated_once(evaluation):
     assert evaluation.call.done(5)
     assert evaluation.read == ["one"]
     assert (evaluation.folder / "scores" / "tuned-5.json").exists()
+
+
+def test_a_step_is_done_when_its_score_is_kept_too_where_the_best_is_kept(evaluation):
+    evaluation.config.checkpoint.keep_best = 1
+    evaluation.call.while_training(STATE)
+    assert not evaluation.call.done(5)
+    evaluation.read.append("score")
+    assert evaluation.call.done(5)
 
 
 def test_unwritten_results_are_told_and_made_again(evaluation, capsys):

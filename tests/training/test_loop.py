@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 
 from omni_smola.errors import Preempted, UserError
-from omni_smola.training import loop, optimizer
-from omni_smola.training.bad_steps import BadSteps
+from omni_smola.training import loop, optimizer, plan, progress
 from omni_smola.training.checkpoint import Checkpoints
-from omni_smola.training.preemption import Preemption
+from omni_smola.training.faults.guard import Guard
+from omni_smola.training.faults.non_finite import BadSteps
+from omni_smola.training.faults.preemption import Preemption
+from omni_smola.training.plan import Plan
+from omni_smola.training.progress import StepLog
 from omni_smola.training.step import TrainState, make_train_step
 
 from .conftest import assert_same, train_config
@@ -23,13 +26,14 @@ from .conftest import assert_same, train_config
 class Recorder:
     """Everything that the loop calls, by name and step."""
 
-    def __init__(self, losses=None):
+    def __init__(self, losses=None, done=lambda step: True):
+        self.done = done
         self.events: list[tuple] = []
         self.scalars: dict[int, dict[str, float]] = {}
         self.scores: dict[int, float] = {}
         self._losses = losses or {}
 
-    def step(self, state, frozen, batch):
+    def step(self, state, batch):
         assert int(state.step) == int(batch["number"][0])
         self.events.append(("step", int(state.step) + 1))
         loss = self._losses.get(int(state.step) + 1, 1.0)
@@ -41,7 +45,7 @@ class Recorder:
         self.events.append(("open", start))
         return ({"number": np.full(1, n)} for n in itertools.count(start))
 
-    def evaluate(self, state):
+    def while_training(self, state):
         self.events.append(("evaluate", int(state.step)))
         return self.scores.get(int(state.step))
 
@@ -65,21 +69,19 @@ class Recorder:
         self.scalars.setdefault(step, {}).update(values)
 
 
-def run(recorder, one_device, *, start=0, stream=None, limit=2, folder="", **changes):
+def run(recorder, *, start=0, stream=None, limit=2, folder="", preemption=None, **changes):
     stream = stream or io.StringIO()
     options = dict(steps=6, batch_size=4, log_every=100, checkpoint_every=3, eval_every=2)
+    plan = Plan(**options | changes)
     return loop.train(
         TrainState(jnp.int32(start), {}, None),
-        {},
-        mesh=one_device,
-        train_step=recorder.step,
+        plan,
+        step=recorder.step,
         open_batches=recorder.batches,
         checkpoints=recorder,
-        bad_steps=BadSteps(limit, str(folder), recorder.write, stream),
-        evaluate=recorder.evaluate,
-        write_scalars=recorder.write,
-        stream=stream,
-        **(options | changes),
+        guard=Guard(BadSteps(limit, str(folder), recorder.write, stream), preemption),
+        log=StepLog(plan, recorder.write, stream),
+        evaluation=recorder,
     )
 
 
@@ -87,9 +89,9 @@ def without(events, *names):
     return [event for event in events if event[0] not in names]
 
 
-def test_events_come_in_order(one_device):
+def test_events_come_in_order():
     recorder = Recorder()
-    state = run(recorder, one_device)
+    state = run(recorder)
     assert int(state.step) == 6
     assert without(recorder.events, "write") == [
         ("open", 0),
@@ -108,25 +110,25 @@ def test_events_come_in_order(one_device):
     ]
 
 
-def test_a_loss_is_looked_at_before_its_state_is_kept(one_device):
+def test_a_loss_is_looked_at_before_its_state_is_kept():
     recorder = Recorder()
-    run(recorder, one_device, checkpoint_every=1)
+    run(recorder, checkpoint_every=1)
     for step in range(1, 7):
         assert recorder.events.index(("write", step)) < recorder.events.index(("save", step))
 
 
-def test_metrics_are_fetched_after_the_next_step_was_dispatched(one_device):
+def test_metrics_are_fetched_after_the_next_step_was_dispatched():
     recorder = Recorder()
-    run(recorder, one_device, log_every=2, checkpoint_every=100, eval_every=0)
+    run(recorder, log_every=2, checkpoint_every=100, eval_every=0)
     events = without(recorder.events, "open", "wait", "finish", "save")
     for step in (2, 4):
         assert events.index(("write", step)) > events.index(("step", step + 1))
     assert set(recorder.scalars) == {1, 2, 4, 6}
 
 
-def test_a_run_goes_on_from_its_step(one_device):
+def test_a_run_goes_on_from_its_step():
     recorder = Recorder()
-    run(recorder, one_device, start=4)
+    run(recorder, start=4)
     assert without(recorder.events, "write") == [
         ("open", 4),
         ("step", 5),
@@ -137,50 +139,50 @@ def test_a_run_goes_on_from_its_step(one_device):
     ]
 
 
-def test_an_evaluation_that_was_given_up_is_made_up_for(one_device):
+def test_an_evaluation_that_was_given_up_is_made_up_for():
     """Of the step that is gone on from, where one was due and left no results."""
     for start, wanted in [
         (2, [("evaluate", 2), ("score", 2, 7.0), ("open", 2)]),
         (3, [("open", 3)]),
     ]:
-        recorder = Recorder()
+        recorder = Recorder(done=lambda step: False)
         recorder.scores[2] = 7.0
-        run(recorder, one_device, start=start, evaluated=lambda step: False)
+        run(recorder, start=start)
         assert recorder.events[: len(wanted)] == wanted
     for keep_best, wanted in [(True, [("evaluate", 6), ("score", 6, None)]), (False, [])]:
-        recorder = Recorder()
-        run(recorder, one_device, start=6, evaluated=lambda step: False, keep_best=keep_best)
+        recorder = Recorder(done=lambda step: False)
+        run(recorder, start=6, keep_best=keep_best)
         assert recorder.events == wanted
     for start, done in [(0, False), (2, True)]:  # nothing to evaluate, or evaluated
-        recorder = Recorder()
-        run(recorder, one_device, start=start, evaluated=lambda step, done=done: done)
+        recorder = Recorder(done=lambda step, done=done: done)
+        run(recorder, start=start)
         assert recorder.events[0] == ("open", start)
 
 
-def test_hosts_that_agree_to_end_before_the_first_step_make_none(one_device):
+def test_hosts_that_agree_to_end_before_the_first_step_make_none():
     class Agreed(Preemption):
         def check(self):
             raise Preempted("SIGTERM")
 
     recorder = Recorder()
     with pytest.raises(Preempted, match="SIGTERM"), Agreed(100) as preemption:
-        run(recorder, one_device, start=4, preemption=preemption)
+        run(recorder, start=4, preemption=preemption)
     assert recorder.events == [("open", 4)]
 
 
-def test_a_finished_run_does_nothing(one_device):
+def test_a_finished_run_does_nothing():
     recorder = Recorder()
     for steps in (6, 3):
-        assert int(run(recorder, one_device, start=6, steps=steps).step) == 6
+        assert int(run(recorder, start=6, steps=steps).step) == 6
     assert recorder.events == []
 
 
-def test_steps_whose_loss_is_no_number_are_counted_and_end_the_run_after_some(one_device, tmp_path):
+def test_steps_whose_loss_is_no_number_are_counted_and_end_the_run_after_some(tmp_path):
     stream, recorder = io.StringIO(), Recorder({2: np.nan, 4: np.inf, 5: np.nan})
     with pytest.raises(
         UserError, match=r"2 steps in a row, up to step 5, .*loss nan.*_rate"
     ) as end:
-        run(recorder, one_device, checkpoint_every=1, stream=stream, folder=tmp_path, steps=9)
+        run(recorder, checkpoint_every=1, stream=stream, folder=tmp_path, steps=9)
     told = [line.split("] ")[1] for line in stream.getvalue().splitlines() if "SKIPPED" in line]
     assert [line.split(", nothing")[0] for line in told] == [f"step {n} SKIPPED" for n in (2, 4, 5)]
     assert "loss inf" in told[1] and "(1 in a row, 2 in all)" in told[1]
@@ -193,15 +195,15 @@ def test_steps_whose_loss_is_no_number_are_counted_and_end_the_run_after_some(on
     assert recorder.events[-1] == ("settle",)
 
 
-def test_the_step_that_ends_the_run_is_not_waited_for_by_the_device(one_device, tmp_path):
+def test_the_step_that_ends_the_run_is_not_waited_for_by_the_device(tmp_path):
     """It is looked at two steps later, and those two are dispatched by then."""
     recorder = Recorder({3: np.nan, 4: np.nan})
     with pytest.raises(UserError, match="up to step 4"):
-        run(recorder, one_device, checkpoint_every=100, folder=tmp_path, steps=9, eval_every=0)
+        run(recorder, checkpoint_every=100, folder=tmp_path, steps=9, eval_every=0)
     assert ("step", 6) in recorder.events and ("step", 7) not in recorder.events
 
 
-def test_a_bad_batch_changes_nothing_and_the_run_goes_on(toy, one_device, tmp_path):
+def test_a_bad_batch_changes_nothing_and_the_run_goes_on(toy, tmp_path):
     """Bit for bit as if the step had not been, but for the number of the step."""
     rule, schedule = optimizer.make_optimizer(train_config(name="adamw"), 6)
     batches = [toy.batch() for _ in range(6)]
@@ -219,22 +221,15 @@ def test_a_bad_batch_changes_nothing_and_the_run_goes_on(toy, one_device, tmp_pa
     stream, scalars = io.StringIO(), {}
     write = lambda step, values: scalars.setdefault(step, {}).update(values)  # noqa: E731
     with contextlib.closing(Checkpoints(str(tmp_path), {}, 2)) as checkpoints:
+        plan = Plan(steps=6, batch_size=8, log_every=1, checkpoint_every=2)
         found = loop.train(
             fresh(),
-            toy.frozen,
-            mesh=one_device,
-            train_step=step,
+            plan,
+            step=lambda state, batch: step(state, toy.frozen, batch),
             open_batches=lambda start: iter(batches[start:]),
             checkpoints=checkpoints,
-            bad_steps=BadSteps(2, str(tmp_path), write, stream),
-            steps=6,
-            batch_size=8,
-            log_every=1,
-            checkpoint_every=2,
-            eval_every=0,
-            evaluate=lambda state: None,
-            write_scalars=write,
-            stream=stream,
+            guard=Guard(BadSteps(2, str(tmp_path), write, stream)),
+            log=StepLog(plan, write, stream),
         )
         assert checkpoints.latest() == 6
     assert int(found.step) == 6
@@ -244,19 +239,19 @@ def test_a_bad_batch_changes_nothing_and_the_run_goes_on(toy, one_device, tmp_pa
     assert "step 4 SKIPPED" in stream.getvalue()
 
 
-def test_evaluated_states_are_saved_with_their_scores_where_the_best_is_kept(one_device):
+def test_evaluated_states_are_saved_with_their_scores_where_the_best_is_kept():
     recorder = Recorder()
     recorder.scores = {2: 0.1, 4: 0.7, 6: 0.5}
-    run(recorder, one_device, keep_best=True, checkpoint_every=3)
+    run(recorder, keep_best=True, checkpoint_every=3)
     saves = [event for event in recorder.events if event[0] == "save"]
     assert saves == [("save", 2, 0.1), ("save", 3), ("save", 4, 0.7), ("save", 6, 0.5)]
 
 
-def test_checkpoints_by_time(one_device, monkeypatch):
+def test_checkpoints_by_time(monkeypatch):
     seconds = itertools.count(0, 25)  # every look at the clock is 25 s later
-    monkeypatch.setattr(loop.time, "monotonic", lambda: next(seconds))
+    monkeypatch.setattr(plan.time, "monotonic", lambda: next(seconds))
     recorder = Recorder()
-    run(recorder, one_device, checkpoint_minutes=1.0, checkpoint_every=100, eval_every=0, steps=8)
+    run(recorder, checkpoint_minutes=1.0, checkpoint_every=100, eval_every=0, steps=8)
     assert [event for event in recorder.events if event[0] == "save"] == [
         ("save", 3),
         ("save", 6),
@@ -282,10 +277,10 @@ class Told(Preemption):
         yield
 
 
-def test_a_run_that_is_told_to_end_saves_the_step_it_is_at(one_device):
+def test_a_run_that_is_told_to_end_saves_the_step_it_is_at():
     recorder = Recorder()
     with pytest.raises(Preempted, match="SIGTERM: saved step 4 of 6"):
-        run(recorder, one_device, preemption=Told(4), checkpoint_every=100)
+        run(recorder, preemption=Told(4), checkpoint_every=100)
     assert without(recorder.events, "write", "open")[-3:] == [
         ("save", 4),
         ("finish", 4),
@@ -294,14 +289,14 @@ def test_a_run_that_is_told_to_end_saves_the_step_it_is_at(one_device):
     assert ("evaluate", 4) not in recorder.events  # what takes long is left out
 
 
-def test_an_evaluation_is_given_up_for_the_save(one_device):
+def test_an_evaluation_is_given_up_for_the_save():
     recorder = Recorder()
     with pytest.raises(Preempted, match="SIGINT: saved step 2 of 6"):
-        run(recorder, one_device, preemption=Told(in_evaluation=True), checkpoint_every=100)
+        run(recorder, preemption=Told(in_evaluation=True), checkpoint_every=100)
     assert ("save", 2) in recorder.events and ("step", 3) not in recorder.events
 
 
-def test_an_error_lets_a_checkpoint_be_finished(one_device):
+def test_an_error_lets_a_checkpoint_be_finished():
     recorder = Recorder()
 
     def batches(start):
@@ -310,14 +305,14 @@ def test_an_error_lets_a_checkpoint_be_finished(one_device):
 
     recorder.batches = batches
     with pytest.raises(UserError, match="does not decode"):
-        run(recorder, one_device)
+        run(recorder)
     assert recorder.events[-1] == ("settle",)
     assert ("save", 3) in recorder.events
 
 
-def test_progress_says_step_loss_speed_and_time_left(one_device):
+def test_progress_says_step_loss_speed_and_time_left():
     stream, recorder = io.StringIO(), Recorder()
-    run(recorder, one_device, log_every=2, stream=stream)
+    run(recorder, log_every=2, stream=stream)
     first, *lines = stream.getvalue().splitlines()
     assert re.fullmatch(r"step 1/6  compiled and ran in [\d.]+ s", first)
     form = (
@@ -334,14 +329,14 @@ def test_progress_says_step_loss_speed_and_time_left(one_device):
 
 def test_evaluation_does_not_count_as_training(monkeypatch):
     clock = itertools.chain([0, 10, 10], [20, 1020], [1030])  # start, step 1, evaluation, step 3
-    monkeypatch.setattr(loop.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(clock))
     stream = io.StringIO()
-    progress = loop.Progress(0, 5, 8, stream)
+    speed = progress.Progress(0, 5, 8, stream)
     values = {"loss": 1.0, "token_accuracy": 0.0}
-    progress.line(1, values)
-    with progress.paused():
+    speed.line(1, values)
+    with speed.paused():
         pass
-    assert progress.line(3, values) == {"steps_per_second": 0.1, "examples_per_second": 0.8}
+    assert speed.line(3, values) == {"steps_per_second": 0.1, "examples_per_second": 0.8}
     assert stream.getvalue().splitlines()[-1].endswith("0.10 steps/s  1 examples/s  0:20 left")
 
 
@@ -349,10 +344,10 @@ def test_evaluation_does_not_count_as_training(monkeypatch):
     ("seconds", "text"), [(0.4, "0:00"), (59.6, "1:00"), (754, "12:34"), (3600, "1:00:00")]
 )
 def test_time_left_is_a_clock(seconds, text):
-    assert loop._clock(seconds) == text
+    assert progress._clock(seconds) == text
 
 
-def test_no_batch_is_taken_that_no_step_needs(one_device):
+def test_no_batch_is_taken_that_no_step_needs():
     """The stream is read as far as the state has come, no further."""
     taken, recorder = [], Recorder()
 
@@ -362,5 +357,5 @@ def test_no_batch_is_taken_that_no_step_needs(one_device):
             yield {"number": np.full(1, number)}
 
     recorder.batches = batches
-    run(recorder, one_device, start=2)
+    run(recorder, start=2)
     assert taken == [2, 3, 4, 5]

@@ -4,7 +4,7 @@ import pytest
 
 from omni_smola.errors import UserError
 from omni_smola.training import distributed
-from omni_smola.training.workdir import ensure_workdir
+from omni_smola.training.faults.workdir import ensure_workdir
 
 
 def test_a_workdir_is_made_and_left_clean(tmp_path):

@@ -7,8 +7,8 @@ import subprocess
 import sys
 import time
 
-ROOT = pathlib.Path(__file__).parent.parent.parent
-START = "import time\nfrom omni_smola.training.watchdog import Watchdog\n"
+ROOT = pathlib.Path(__file__).parents[3]
+START = "import time\nfrom omni_smola.training.faults.watchdog import Watchdog\n"
 
 
 def start(code: str) -> subprocess.Popen:

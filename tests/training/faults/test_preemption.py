@@ -10,9 +10,9 @@ import time
 import pytest
 
 from omni_smola.errors import Preempted
-from omni_smola.training.preemption import Preemption
+from omni_smola.training.faults.preemption import Preemption
 
-ROOT = pathlib.Path(__file__).parent.parent.parent
+ROOT = pathlib.Path(__file__).parents[3]
 
 
 def send(number):
@@ -61,7 +61,7 @@ def test_a_second_interrupt_is_that_of_python():
 def test_after_the_grace_period_the_run_is_ended():
     code = """
 import os, signal, time
-from omni_smola.training.preemption import Preemption
+from omni_smola.training.faults.preemption import Preemption
 with Preemption(0.2) as preemption, preemption.deferred():
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(60)
