@@ -102,9 +102,9 @@ def set_pretraining(config: ml_collections.ConfigDict) -> None:
 def defaults() -> ml_collections.ConfigDict:
     """All fields of a run, commented group by group."""
     config = ml_collections.ConfigDict()
-    config.name = "run"
+    config.name = "run"  # of the experiment, written to config.json
     config.seed = 0  # of the experts' start, the order of examples and sampled decoding
-    config.steps = 600
+    config.steps = 600  # of the whole run
     config.batch_size = 32  # examples per step, of all hosts together
     config.accumulate = 1  # parts in which a batch is worked through
     config.log_every = 20  # steps between lines of progress
@@ -151,7 +151,7 @@ def defaults() -> ml_collections.ConfigDict:
     config.vision.heads = 4  # 8 in the paper
     config.vision.points = 4  # sampled per head
     config.vision.d_ff = 256  # 1024 in the paper
-    config.vision.dropout = 0.1
+    config.vision.dropout = 0.1  # of adt and cross_attention, in training
 
     # MoME's language experts, parallel to the language model's feed-forwards.
     config.language = ml_collections.ConfigDict()
@@ -190,36 +190,36 @@ def defaults() -> ml_collections.ConfigDict:
     )
     config.data.vocabulary = ""  # a SentencePiece .model; "" is the one of the package
     config.data.prompt_length = 24  # tokens, EOS included
-    config.data.target_length = 12
-    config.data.train_split = "train"
+    config.data.target_length = 12  # tokens of the answer, EOS included
+    config.data.train_split = "train"  # of every task
 
     config.optimizer = ml_collections.ConfigDict()
     config.optimizer.name = "adamw"  # adamw, adafactor
-    config.optimizer.learning_rate = 1e-3
+    config.optimizer.learning_rate = 1e-3  # after the warm-up
     config.optimizer.warmup = 40  # steps
     config.optimizer.schedule = "cosine"  # constant, cosine, linear, rsqrt
     config.optimizer.final_fraction = 0.0  # of the learning rate, at the end of cosine and linear
-    config.optimizer.b1 = 0.9
-    config.optimizer.b2 = 0.999
-    config.optimizer.weight_decay = 0.0
+    config.optimizer.b1 = 0.9  # decay of AdamW's first moment
+    config.optimizer.b2 = 0.999  # of its second moment
+    config.optimizer.weight_decay = 0.0  # of what is trained
     config.optimizer.clip_norm = 1.0  # of all gradients together; 0 is no clipping
 
     config.loss = ml_collections.ConfigDict()
-    config.loss.label_smoothing = 0.0
-    config.loss.z_loss = 0.0
+    config.loss.label_smoothing = 0.0  # share of the probability spread over the vocabulary
+    config.loss.z_loss = 0.0  # weight of log(Z)^2, which keeps the logits from drifting
 
     config.mesh = ml_collections.ConfigDict()  # devices per axis; one may be -1: the rest
-    config.mesh.data = -1
-    config.mesh.fsdp = 1
-    config.mesh.tensor = 1
+    config.mesh.data = -1  # divides the batch
+    config.mesh.fsdp = 1  # divides the batch, and the experts' weights and optimiser state
+    config.mesh.tensor = 1  # divides heads, feed-forward widths and the vocabulary
     # Axes that frozen weights are divided over, joined by +; on the others every device has a copy.
     # "fsdp+tensor" takes less memory, and gathers every weight at every step.
     config.mesh.frozen = "tensor"
 
     config.eval = ml_collections.ConfigDict()
-    config.eval.split = "test"
+    config.eval.split = "test"  # that is evaluated
     config.eval.examples = 256  # of each task; 0 is all
-    config.eval.batch_size = 128
+    config.eval.batch_size = 128  # examples per batch, of all hosts together
     config.eval.every = 0  # steps between evaluations; 0 is only at the end
     config.eval.baseline = True  # evaluate the frozen backbone before training
     config.eval.tasks = ""  # names joined by +; "" is every task that is trained
@@ -227,11 +227,11 @@ def defaults() -> ml_collections.ConfigDict:
 
     config.decode = ml_collections.ConfigDict()
     config.decode.method = "greedy"  # greedy, beam, sample
-    config.decode.beams = 4
+    config.decode.beams = 4  # of beam search
     config.decode.alpha = 0.6  # length penalty of beam search
-    config.decode.temperature = 1.0
-    config.decode.top_k = 0
-    config.decode.top_p = 1.0
+    config.decode.temperature = 1.0  # of sampling
+    config.decode.top_k = 0  # samples among so many tokens; 0 is all
+    config.decode.top_p = 1.0  # samples among the likeliest tokens of this total probability
 
     config.checkpoint = ml_collections.ConfigDict()
     config.checkpoint.every = 100  # steps; the last step is always kept

@@ -1,0 +1,114 @@
+"""Commands and code of README and docs: quick ones are run, of all others the config is checked."""
+
+import ast
+import contextlib
+import copy
+import importlib
+import importlib.util
+import shlex
+import subprocess
+import sys
+from unittest import mock
+
+import pytest
+from absl import flags
+from ml_collections import config_flags
+
+from omni_smola import config as configs
+from omni_smola import main
+
+from . import pages
+
+BLOCKS = [block for page in pages.PAGES for block in pages.blocks(page)]
+COMMANDS = [(block.where, line) for block in BLOCKS for line in pages.commands(block)]
+MAIN = [(where, line) for where, line in COMMANDS if pages.main_arguments(line) is not None]
+PYTHON = [block for block in BLOCKS if block.language == "python"]
+
+
+def parsed(arguments: list[str]) -> flags.FlagValues:
+    """The flags of the command line, of these arguments and with a config that passes checks."""
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", lock_config=True, flag_values=values)
+    for name in ("mode", "workdir", "image", "prompt", "topology"):
+        values[name] = copy.deepcopy(flags.FLAGS[name])
+    argv = ["main", *arguments]
+    # ml_collections looks for overrides in sys.argv.
+    with mock.patch.object(sys, "argv", argv), contextlib.chdir(pages.ROOT):
+        assert values(argv) == ["main"]
+    configs.check(values.config)
+    return values
+
+
+def test_the_pages_have_commands():
+    assert len(MAIN) > 40
+    assert {parsed(pages.main_arguments(line)).mode for _, line in MAIN} == set(main.MODES)
+
+
+@pytest.mark.parametrize(("where", "line"), MAIN, ids=[where for where, _ in MAIN])
+def test_a_command_has_a_config_that_passes_its_checks(where, line):
+    values = parsed(pages.main_arguments(line))
+    assert values.config.data.rates
+    if values.mode == "compile":
+        assert values.topology
+
+
+def test_commands_stand_in_blocks_only():
+    """A command in indented text would not be collected."""
+    for page in pages.PAGES:
+        for line in pages.prose(page).splitlines():
+            assert not (line.startswith("    ") and pages.MAIN in line), (pages.name(page), line)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "--config=configs/pali_smola.py:colour=3",
+        "--config=configs/pali_smola.py --config.no_such_field=1",
+        "--config=configs/pali_smola.py --config.checkpoint.keep=0",
+        "--config=configs/pali_smola.py --mode=dance",
+        "--config=configs/no_such_file.py",
+        "--config=configs/pali_smola.py word",
+    ],
+)
+def test_a_wrong_command_would_be_found(wrong):
+    with pytest.raises(Exception, match=r"colour|no_such_field|keep|dance|no_such_file|word"):
+        parsed(shlex.split(wrong))
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=lambda block: block.where)
+def test_python_compiles_and_its_imports_resolve(block):
+    for node in ast.walk(ast.parse(block.text, block.where)):
+        if isinstance(node, ast.Import):
+            assert all(importlib.util.find_spec(alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                assert resolves(node.module, alias.name), f"{node.module}.{alias.name}"
+
+
+def resolves(module: str, name: str) -> bool:
+    """Whether `from module import name` works. What needs TensorFlow is looked for, not run."""
+    if module.startswith("omni_smola.data"):
+        path = pages.ROOT / module.replace(".", "/")
+        return (path / f"{name}.py").exists() or (path / name).is_dir()
+    if importlib.util.find_spec(module) is None:
+        return False
+    if hasattr(importlib.import_module(module), name):
+        return True
+    return importlib.util.find_spec(f"{module}.{name}") is not None
+
+
+@pytest.mark.parametrize(
+    "block", [block for block in BLOCKS if block.run], ids=lambda block: block.where
+)
+def test_a_block_marked_as_quick_runs(block, monkeypatch, tmp_path):
+    if block.language == "python":
+        monkeypatch.chdir(tmp_path)
+        exec(compile(block.text, block.where, "exec"), {"__name__": "example"})
+        return
+    for line in pages.commands(block):
+        words = shlex.split(line, comments=True)
+        assert words[0] == "python", line
+        done = subprocess.run(
+            [sys.executable, *words[1:]], cwd=pages.ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == 0 and done.stdout, (line, done.stderr)
