@@ -70,7 +70,7 @@ EXTRAS = {
     "pdf": PDF,  # the document sets of DUE, which are PDFs
     "beam": BEAM,  # tfds build --beam_pipeline_options, seqio_cache_tasks
     "dev": ["ruff==0.17.6"],
-    "docs": ["mkdocs>=1.6.1,<2", "mkdocs-material>=9.8.2,<10", "mkdocstrings[python]>=1.0.8,<2"],
+    "docs": ["mkdocs-material>=9.8.2,<10", "mkdocstrings[python]>=1.0.8,<2", "ruff==0.17.6"],
     "tpu": ["jax[tpu]>=0.10.2"],
     "gpu": ["jax[cuda12]>=0.10.2"],
     # Other people's implementations, to compare with; and Beam, so that CI runs it.

@@ -26,14 +26,14 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     experts.rank = arg.rank
     configs.set_tasks(config, arg.tasks)
     if arg.backbone == "tiny":
-        # A run of minutes: measured on the mini suite, see the README.
+        # A run of minutes: measured in docs/evidence/first_run.md.
         experts.scale_init = 8.0
         config.optimizer.learning_rate = 5e-3
     else:
         # PaLI-3 and PaLI-X were never released: until weights are given theirs are random.
         if arg.backbone in ("pali3", "palix"):
             config.backbone.init = "random"
-        if arg.backbone == "palix":  # 64 chips of v5p, see the README
+        if arg.backbone == "palix":  # 64 chips of v5p, docs/evidence/compile_table.md
             config.mesh.update(data=1, fsdp=-1, tensor=4)
             config.batch_size = config.eval.batch_size = 128
         config.backbone.dtype = config.backbone.param_dtype = "bfloat16"

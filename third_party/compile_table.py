@@ -1,4 +1,4 @@
-"""The README's table: what training and decoding cost on TPUs, compiled without one.
+"""The table of docs/evidence/compile_table.md: what training and decoding cost on TPUs.
 
     python third_party/compile_table.py --folder=runs/compile
 
