@@ -70,11 +70,11 @@ EXTRAS = {
     "pdf": PDF,  # the document sets of DUE, which are PDFs
     "beam": BEAM,  # tfds build --beam_pipeline_options, seqio_cache_tasks
     "dev": ["ruff==0.17.6"],
-    "docs": ["mkdocs-material>=9.8.2,<10", "mkdocstrings[python]>=1.0.8,<2", "ruff==0.17.6"],
     "tpu": ["jax[tpu]>=0.10.2"],
     "gpu": ["jax[cuda12]>=0.10.2"],
     # Other people's implementations, to compare with; and Beam, so that CI runs it.
     "parity": ["torch==2.13.0", "transformers==5.23.0", "pycocoevalcap>=1.2", *BEAM],
+    "docs": ["mkdocs-material>=9.8.2,<10", "mkdocstrings[python]>=1.0.8,<2", "ruff==0.17.6"],
 }
 
 setup(

@@ -1,8 +1,8 @@
 """Omni-SMoLA on your own data: folders of JSONL and images beside, or in place of, the mini suite.
 
 Arguments after the colon:
-  folders  paths joined by +, see docs/guides/own_data.md; each becomes the task of the folder's
-           name, and a folder of boxes a second one, NAME_describe
+  folders  paths joined by +; each becomes the task of the folder's name (see the README), and a
+           folder of boxes a second one, NAME_describe
   experts, rank   as in pali_smola.py
   tasks    tasks of the mini suite to train as well, as in pali_smola.py; none by default
 """
