@@ -15,6 +15,7 @@ _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _FOLDERS = "omni_smola|configs|tests|third_party|docs|launch|examples|benchmarks"
 _FILE = re.compile(rf"`((?:{_FOLDERS})/[\w./-]+)`")
+FILE_IN_COMMAND = re.compile(rf"(?<![\w/])(?:{_FOLDERS})/[\w./-]*\w")
 
 
 @dataclasses.dataclass(frozen=True)

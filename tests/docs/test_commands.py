@@ -5,6 +5,7 @@ import contextlib
 import copy
 import importlib
 import importlib.util
+import re
 import shlex
 import subprocess
 import sys
@@ -22,6 +23,12 @@ from . import pages
 BLOCKS = [block for page in pages.PAGES for block in pages.blocks(page)]
 COMMANDS = [(block.where, line) for block in BLOCKS for line in pages.commands(block)]
 MAIN = [(where, line) for where, line in COMMANDS if pages.main_arguments(line) is not None]
+EXTRAS = {
+    ast.literal_eval(key)
+    for node in ast.walk(ast.parse((pages.ROOT / "setup.py").read_text()))
+    if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "EXTRAS"
+    for key in node.value.keys
+}
 PYTHON = [block for block in BLOCKS if block.language == "python"]
 
 
@@ -50,6 +57,19 @@ def test_a_command_has_a_config_that_passes_its_checks(where, line):
     assert values.config.data.rates
     if values.mode == "compile":
         assert values.topology
+
+
+@pytest.mark.parametrize(("where", "line"), COMMANDS, ids=[where for where, _ in COMMANDS])
+def test_files_extras_and_flags_of_a_command_exist(where, line):
+    words = shlex.split(line, comments=True)
+    for file in filter(None, map(pages.FILE_IN_COMMAND.search, words)):
+        assert (pages.ROOT / file[0]).exists(), file[0]
+    for extras in re.findall(r"\.\[([\w,]*)\]", line):
+        assert set(extras.split(",")) <= EXTRAS, extras
+    for script in (word for word in words if re.match(r"(third_party|benchmarks)/.*\.py$", word)):
+        source = (pages.ROOT / script).read_text()
+        for flag in re.findall(r"--([\w-]+)", line):
+            assert re.search(f'"(--)?{flag}"', source), f"{script} has no --{flag}"
 
 
 def test_commands_stand_in_blocks_only():
