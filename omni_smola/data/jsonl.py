@@ -9,15 +9,12 @@ All lines of a folder are of one kind. Files are read and checked when the folde
 before training; images are read when they are needed.
 """
 
-import io
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
-
-from omni_smola.data import jsonl_adapters, jsonl_records
+from omni_smola.data import images, jsonl_adapters, jsonl_records
 from omni_smola.data.image_folder import ImageFolder
 from omni_smola.data.jsonl_records import Record
 from omni_smola.data.sources import IndexedSource, serialize_record
@@ -30,7 +27,6 @@ _FILES = {
 }
 _OPEN_ALL_BELOW = 20_000
 _ID_FIELDS = ("id", "question_id")
-_TF_DECODES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM")
 
 
 class JsonlFolder:
@@ -50,6 +46,7 @@ class JsonlFolder:
         kind: str | None = None,
         adapter: str | None = None,
         on_error: str = "fail",
+        max_pixels: int = images.MAX_PIXELS,
     ):
         """Reads and checks every file of the folder.
 
@@ -60,6 +57,7 @@ class JsonlFolder:
           on_error: at a bad line, or an image that is missing or damaged, "fail", or "skip": the
             record keeps its place, so that the order of the others does not hang on it, and says
             `damaged`.
+          max_pixels: of an image, see `images`.
 
         Raises:
           UserError: a sentence that names file, line and field.
@@ -79,7 +77,7 @@ class JsonlFolder:
             )
         if not self.path.is_dir():
             raise UserError(f"{path} is not a folder; a data source is a folder of JSONL files.")
-        self.images = ImageFolder(self.path)
+        self.images = ImageFolder(self.path, max_pixels)
         self.records: dict[str, list[Record]] = {}
         for split, names in _FILES.items():
             files = [self.path / name for name in names if (self.path / name).is_file()]
@@ -169,21 +167,10 @@ class JsonlFolder:
                 _named(self.images, f"{file}, line {line}")(name)
 
     def image_bytes(self, record: Record) -> bytes | None:
-        """The record's encoded image, in a format TensorFlow decodes; None if it has none."""
+        """The record's encoded image; None if it has none."""
         if not isinstance(record.image, str):
             return record.image
-        encoded = self.images.read(record.image)
-        if encoded.startswith(_TF_DECODES):
-            return encoded
-        try:
-            with Image.open(io.BytesIO(encoded)) as image:
-                png = io.BytesIO()
-                image.convert("RGB").save(png, "PNG")
-                return png.getvalue()
-        except (OSError, UnidentifiedImageError) as error:
-            raise UserError(
-                f"Image {record.image} of {self.path} cannot be decoded ({error})."
-            ) from error
+        return self.images.read(record.image)
 
 
 class JsonlSource(IndexedSource):
@@ -243,12 +230,12 @@ def _decode(line: str, where: str) -> dict[str, Any]:
     return fields
 
 
-def _named(images: ImageFolder, where: str) -> Callable[[str], tuple[int, int]]:
-    """`images.size` whose errors say which line asked."""
+def _named(folder: ImageFolder, where: str) -> Callable[[str], tuple[int, int]]:
+    """`folder.size` whose errors say which line asked."""
 
     def size(name: str) -> tuple[int, int]:
         try:
-            return images.size(name)
+            return folder.size(name)
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
 
