@@ -135,9 +135,8 @@ class Run:
         from omni_smola.data.damage import Damage
 
         if self._damage is None and self.config.data.on_error == "skip":
-            self._damage = Damage(
-                tell, self.config.data.max_pixels
-            )  # every host reads a share of its own
+            # Every host reads a share of its own.
+            self._damage = Damage(tell, self.config.data.max_pixels)
         return self._damage
 
     def say_damage(self) -> None:
@@ -169,7 +168,7 @@ class Run:
             host_index=host_index,
             host_count=host_count,
             damage=self.damage,
-            max_pixels=data.max_pixels,
+            max_pixels=config.data.max_pixels,
         )
 
     def make_evaluator(self) -> evaluator.Evaluator:

@@ -68,9 +68,9 @@ def _decoded(encoded: tf.Tensor, max_pixels: int, skip: bool = False) -> tf.Tens
     One that does not decode raises InvalidArgumentError; with `skip` it has the shape (0, 0, 3).
     """
 
-    def decode(encoded: bytes) -> np.ndarray:
+    def decode(encoded: bytes | np.ndarray) -> np.ndarray:
         try:
-            return images.decode(encoded, max_pixels)
+            return images.decode(np.asarray(encoded, object).item(), max_pixels)
         except UserError:
             if not skip:
                 raise

@@ -10,6 +10,7 @@ from typing import Any
 import seqio
 import tensorflow as tf
 
+from omni_smola.data import images
 from omni_smola.data import vocabulary as vocabularies
 from omni_smola.data.jsonl import JsonlFolder, JsonlSource
 from omni_smola.data.official_source import OfficialSource
