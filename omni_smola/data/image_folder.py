@@ -55,6 +55,8 @@ class _Tar:
     def _add(self, info: tarfile.TarInfo) -> None:
         """Of members of one name the last one counts, as when a tar is unpacked."""
         name = _plain(info.name)
+        if name.startswith("../"):
+            return
         if info.isfile():
             pieces = tuple(info.sparse) if info.sparse is not None else None
             self._entries[name] = _Member(info.offset_data, info.size, pieces)
@@ -168,5 +170,5 @@ class ImageFolder:
 
 
 def _plain(name: str) -> str:
-    """The name of a member as it is looked up; a name that leaves the archive is never found."""
+    """The name of a member as it is looked up."""
     return posixpath.normpath(name).lstrip("/")

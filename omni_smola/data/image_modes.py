@@ -5,7 +5,7 @@
 - 16-bit grey and colour: the high byte, so that 65535 is 255, as libpng and TensorFlow do. In a
   TIFF of 12 bits, 4095 is 255.
 - Integers of 32 bits are read as 16-bit grey, 0 to 65535. Where that cannot be meant the image is
-  refused: values outside of that range, or none above 255.
+  refused: values outside of that range, or none above 255. So are signed integers of 16 bits.
 - Floats are read from 0.0, black, to 1.0, white. Others are refused: their range is unknown.
 - Alpha, a transparent entry of a palette, a colour that counts as transparent: blended on white,
   the colour of paper and of the pages that such images are made for. What lies under full
@@ -113,10 +113,13 @@ def _check_range(image: ImageFile.ImageFile) -> None:
         return
     # A PGM of more than 8 bits was scaled to 16; others say nothing of their range.
     scaled = image.format == "PPM"
-    if low < 0 or high > 65535 or (0 < high < 256 and not scaled):
+    signed = getattr(image, "tag_v2", {}).get(BITSPERSAMPLE) == (16,)
+    least = 0 if scaled else 65536 if signed else 256
+    if low < 0 or high > 65535 or 0 < high < least:
         raise UserError(
-            f"it holds integers of 32 bits from {low} to {high}, but such are read as 16-bit grey, "
-            "0 (black) to 65535 (white): save the image with 8 or 16 bits"
+            f"it holds {'signed integers of 16' if signed else 'integers of 32'} bits from {low} "
+            f"to {high}, whose range is unknown: save the image with 8 bits, or with 16 bits from "
+            "0 (black) to 65535 (white)"
         )
 
 

@@ -188,8 +188,16 @@ def _oriented() -> dict[str, Case]:
             expected,
             0,
         )
-    cases["jpeg-oriented-0"] = (pillow(RGB, "JPEG", exif=exif(0), quality=95), RGB, 14)
-    cases["jpeg-oriented-9"] = (pillow(RGB, "JPEG", exif=exif(9), quality=95), RGB, 14)
+    cases["jpeg-oriented-0"] = (
+        pillow(RGB, "JPEG", exif=b"Exif\0\0" + exif(0), quality=95),
+        RGB,
+        14,
+    )
+    cases["jpeg-oriented-9"] = (
+        pillow(RGB, "JPEG", exif=b"Exif\0\0" + exif(9), quality=95),
+        RGB,
+        14,
+    )
     cases["tiff-packed-oriented-6"] = (
         pillow(RGB, "TIFF", compression="tiff_lzw", tiffinfo={0x0112: 6}),
         _ORIENTED[6],
