@@ -184,6 +184,7 @@ def defaults() -> ml_collections.ConfigDict:
     # At damaged data (a record that cannot be read, an image that does not decode, a box out of
     # range): fail, or skip it and count.
     config.data.on_error = "fail"
+    config.data.max_pixels = 64_000_000  # of an image; a JPEG of up to 4 times as many is halved
     config.data.prompts = "pali"  # pali ("caption in en"), instruction (whole sentences)
     config.data.ocr = (
         0  # at most so many words on the image after a prompt, where a dataset has them
@@ -298,6 +299,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         ("batch_size", 1),
         ("accumulate", 1),
         ("log_every", 1),
+        ("data.max_pixels", 1),
         ("data.prompt_length", 2),
         ("data.target_length", 2),
         ("optimizer.learning_rate", 0),

@@ -118,6 +118,7 @@ def predict(run: Run, image: str | None, prompt: str) -> str:
         vocabulary=run.vocabulary,
         prompt_length=run.config.data.prompt_length,
         resolution=run.model.image_size,
+        max_pixels=run.config.data.max_pixels,
         views=run.model.views,
         instruction=run.instruction,
         rows=run.mesh.shape["data"] * run.mesh.shape["fsdp"],
@@ -167,7 +168,7 @@ def inspect_data(config: ml_collections.ConfigDict, workdir: str) -> str:
         say(f"{summary.name}: {summary.size:,} examples")
         summaries.append(summary)
     picture = os.path.join(ensure_workdir(workdir), "data.png")
-    inspect.contact_sheet(picture, summaries)
+    inspect.contact_sheet(picture, summaries, config.data.max_pixels)
     return f"{inspect.table(summaries)}\n{picture}"
 
 

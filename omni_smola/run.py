@@ -121,6 +121,7 @@ class Run:
             views=self.model.views,
             instruction=self.instruction,
             damage=self.damage,
+            max_pixels=data.max_pixels,
         )
         if not self.config.faults.log_batches:
             return batches
@@ -134,7 +135,8 @@ class Run:
         from omni_smola.data.damage import Damage
 
         if self._damage is None and self.config.data.on_error == "skip":
-            self._damage = Damage(tell)  # every host reads a share of its own
+            # Every host reads a share of its own.
+            self._damage = Damage(tell, self.config.data.max_pixels)
         return self._damage
 
     def say_damage(self) -> None:
@@ -166,6 +168,7 @@ class Run:
             host_index=host_index,
             host_count=host_count,
             damage=self.damage,
+            max_pixels=config.data.max_pixels,
         )
 
     def make_evaluator(self) -> evaluator.Evaluator:
@@ -268,6 +271,7 @@ def register_tasks(config: ml_collections.ConfigDict, vocabulary: Any) -> dict[s
         on_error=data.on_error,
         prompts=data.prompts,
         ocr=data.ocr,
+        max_pixels=data.max_pixels,
     )
     rates = mixtures.resolve(dict(data.rates))
     return mixtures.weighted(rates, data.train_split, data.mixing, data.temperature, data.cap)

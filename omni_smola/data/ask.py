@@ -1,16 +1,16 @@
 """One image and one prompt from the command line as a batch."""
 
-import io
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image, UnidentifiedImageError
 
-from omni_smola.data import sources
-from omni_smola.data.features import decode_views, no_image
+from omni_smola.data import images, sources
+from omni_smola.data.features import no_image, seen
 from omni_smola.data.instruction import InstructionTokenizer
 from omni_smola.errors import UserError
 from omni_smola.views import View
@@ -26,14 +26,15 @@ def make_batch(
     rows: int = 1,
     views: Mapping[str, View] | None = None,
     instruction: InstructionTokenizer | None = None,
+    max_pixels: int = images.MAX_PIXELS,
 ) -> dict[str, np.ndarray]:
     """A batch of `rows` equal rows.
 
     Args:
-      image: a file that Pillow reads, or None for a prompt without an image.
+      image: a file in one of `images.FORMATS`, or None for a prompt without an image.
       prompt: text; it is cut to `prompt_length` tokens, EOS included.
       vocabulary: a seqio.Vocabulary.
-      resolution, views, instruction: as in `pipeline.train_batches`.
+      resolution, views, instruction, max_pixels: as in `pipeline.train_batches`.
 
     Raises:
       UserError: the file does not exist, or does not decode.
@@ -43,31 +44,42 @@ def make_batch(
     tokens[:, : len(ids)] = ids
     sources.keep_off_accelerators()
     if image is None:
-        seen = no_image(resolution, views)
+        pictured = no_image(resolution, views)
     else:
-        seen = decode_views(tf.constant(_read(image)), resolution, views)
+        pixels = _decoded(image, max_pixels)
+        pictured = seen(tf.constant(pixels), resolution, views)
     instructed = {}
     if instruction is not None:
         names = ("instruction", "instruction_mask")
         instructed = dict(zip(names, instruction([prompt] * rows), strict=True))
     return {
         **instructed,
-        **{name: np.repeat(field.numpy()[None], rows, axis=0) for name, field in seen.items()},
+        **{name: np.repeat(field.numpy()[None], rows, axis=0) for name, field in pictured.items()},
         "image_mask": np.full((rows,), image is not None),
         "prompt": tokens,
         "prompt_mask": tokens != 0,
     }
 
 
-def _read(path: str) -> bytes:
-    """The image as PNG bytes, whatever its format."""
+@contextlib.contextmanager
+def _explained(path: str) -> Iterator[None]:
     try:
-        with Image.open(os.path.expanduser(path)) as opened:
-            out = io.BytesIO()
-            opened.convert("RGB").save(out, format="PNG")
-    except (UnidentifiedImageError, OSError, ValueError) as error:
+        yield
+    except UserError as error:
         raise UserError(
-            f"The image {path} cannot be read ({error}): give an existing JPEG, PNG, GIF, BMP or "
-            "WebP file by --image=PATH."
+            f"The image {path} cannot be read ({error}): give a JPEG, PNG, GIF, BMP, TIFF or WebP "
+            "file by --image=PATH."
         ) from error
-    return out.getvalue()
+
+
+def _read(path: str, max_pixels: int = images.MAX_PIXELS) -> bytes:
+    """The image as it is stored."""
+    with _explained(path):
+        return images.read_file(Path(os.path.expanduser(path)), max_pixels)
+
+
+def _decoded(path: str, max_pixels: int) -> np.ndarray:
+    """The pixels of an image file, (h, w, 3) uint8."""
+    encoded = _read(path, max_pixels)
+    with _explained(path):
+        return images.decode(encoded, max_pixels)

@@ -9,8 +9,7 @@ and step, with and without damage, and a resumed run has the batches of one that
 
 from collections.abc import Callable
 
-import tensorflow as tf
-
+from omni_smola.data import images
 from omni_smola.data.sources import IndexedSource, box_lies_inside, parse_record
 from omni_smola.errors import UserError
 
@@ -24,16 +23,18 @@ class Damage:
 
     Args:
       say: where the first ones are told.
+      max_pixels: of an image, see `images`.
 
     Attributes:
       rows: left out so far, counting an example as often as it was drawn.
       examples: where in words -> what is wrong with it.
     """
 
-    def __init__(self, say: Callable[[str], None]):
+    def __init__(self, say: Callable[[str], None], max_pixels: int = images.MAX_PIXELS):
         self.rows = 0
         self.examples: dict[str, str] = {}
         self._say = say
+        self._max_pixels = max_pixels
         self._read = 0
 
     def note(self, read: int, damaged: list[tuple[IndexedSource, str, int]]) -> None:
@@ -47,7 +48,8 @@ class Damage:
         for source, split, index in damaged:
             where = source.where(split, index)
             if where not in self.examples:
-                self.examples[where] = why(source, split, index) or "it was damaged when read"
+                what = why(source, split, index, self._max_pixels)
+                self.examples[where] = what or "it was damaged when read"
                 if len(self.examples) <= _TOLD:
                     self._say(f"left out {where}: {self.examples[where]}")
                 if len(self.examples) == _TOLD:
@@ -70,17 +72,17 @@ class Damage:
         )
 
 
-def why(source: IndexedSource, split: str, index: int) -> str:
+def why(source: IndexedSource, split: str, index: int, max_pixels: int = images.MAX_PIXELS) -> str:
     """What is wrong with an example, in words; "" if nothing is."""
     try:
         record = parse_record(source.read(split, [index])[0])
     except Exception as error:
         return f"it cannot be read ({str(error).strip().splitlines()[0][:200]})"
-    for encoded in record["image"]:
+    for encoded in record["image"].numpy():
         try:
-            tf.io.decode_image(encoded, channels=3, expand_animations=False)
-        except tf.errors.InvalidArgumentError:
-            return "its image does not decode"
+            images.decode(encoded, max_pixels)
+        except UserError as error:
+            return f"its image does not decode: {error}"
     if not box_lies_inside(record["box"]):
         return (
             f"its box {record['box'].numpy().tolist()} does not lie in its image (x1, y1, x2, y2)"

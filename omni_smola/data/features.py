@@ -11,40 +11,46 @@ import seqio
 import tensorflow as tf
 
 from omni_smola import views as view_table
+from omni_smola.data import images
 from omni_smola.data.sources import mapped
+from omni_smola.errors import UserError
 from omni_smola.views import Patches, Square, View
 
 _Spec = seqio.FeatureConverter.FeatureSpec
 
 
-def decode_image(encoded: tf.Tensor, resolution: int) -> tf.Tensor:
-    """Decodes one image to (resolution, resolution, 3) uint8.
+def decode_image(
+    encoded: tf.Tensor, resolution: int, max_pixels: int = images.MAX_PIXELS
+) -> tf.Tensor:
+    """Decodes one image, as `images.decode` does, to (resolution, resolution, 3) uint8.
 
-    PNG, JPEG, GIF (first frame) and BMP; grey becomes RGB, transparency is dropped. An image of
-    another size is resized without keeping its aspect ratio (bilinear, antialiased): boxes are
-    relative to width and height, so they stay right.
+    An image of another size is resized without keeping its aspect ratio (bilinear, antialiased):
+    boxes are relative to width and height, so they stay right.
     """
-    return _square(_decoded(encoded), Square(resolution))
+    return _square(_decoded(encoded, max_pixels), Square(resolution))
 
 
 def decode_views(
-    encoded: tf.Tensor, resolution: int, views: Mapping[str, View] | None
+    encoded: tf.Tensor,
+    resolution: int,
+    views: Mapping[str, View] | None,
+    max_pixels: int = images.MAX_PIXELS,
 ) -> dict[str, tf.Tensor]:
     """Decodes one image to `image`, as `decode_image` gives it, and to the fields of all views."""
-    return _seen(_decoded(encoded), resolution, views)
+    return seen(_decoded(encoded, max_pixels), resolution, views)
 
 
-def _seen(
+def seen(
     image: tf.Tensor, resolution: int, views: Mapping[str, View] | None
 ) -> dict[str, tf.Tensor]:
-    """(h, w, 3) uint8 -> the fields of `decode_views`."""
+    """Pixels, (h, w, 3) uint8, -> the fields of `decode_views`."""
     views, plain = views or {}, Square(resolution)
     # Equal views, and the usual one among them, are made once.
     made = {view: _made(image, view) for view in dict.fromkeys([plain, *views.values()])}
-    seen = {"image": made[plain][0]}
+    fields = {"image": made[plain][0]}
     for name, view in views.items():
-        seen |= zip(view.fields(name), made[view], strict=True)
-    return seen
+        fields |= zip(view.fields(name), made[view], strict=True)
+    return fields
 
 
 def no_image(resolution: int, views: Mapping[str, View] | None) -> dict[str, tf.Tensor]:
@@ -56,26 +62,22 @@ def no_image(resolution: int, views: Mapping[str, View] | None) -> dict[str, tf.
     }
 
 
-def decode_or_none(encoded: tf.Tensor) -> tf.Tensor:
-    """The pixels (h, w, 3) uint8 of one image; (0, 0, 3) where it does not decode.
+def _decoded(encoded: tf.Tensor, max_pixels: int, skip: bool = False) -> tf.Tensor:
+    """The pixels (h, w, 3) uint8 of one image.
 
-    In Python, as a graph has no way to go on after an error; costs 0.1 ms an image.
+    One that does not decode raises InvalidArgumentError; with `skip` it has the shape (0, 0, 3).
     """
 
-    def decode(encoded: bytes) -> np.ndarray:
+    def decode(encoded: bytes | np.ndarray) -> np.ndarray:
         try:
-            return tf.io.decode_image(encoded, channels=3, expand_animations=False).numpy()
-        except tf.errors.InvalidArgumentError:
+            return images.decode(np.asarray(encoded, object).item(), max_pixels)
+        except UserError:
+            if not skip:
+                raise
             return np.zeros((0, 0, 3), np.uint8)
 
     pixels = tf.numpy_function(decode, [encoded], tf.uint8)
     return tf.ensure_shape(pixels, (None, None, 3))
-
-
-def _decoded(encoded: tf.Tensor) -> tf.Tensor:
-    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-    image.set_shape((None, None, 3))
-    return image
 
 
 def _made(image: tf.Tensor, view: View) -> tuple[tf.Tensor, ...]:
@@ -160,6 +162,7 @@ class Converter(seqio.FeatureConverter):
         num_parallel_calls: int = 2,
         views: Mapping[str, View] | None = None,
         skip: bool = False,
+        max_pixels: int = images.MAX_PIXELS,
     ):
         """The converter of one resolution.
 
@@ -170,6 +173,7 @@ class Converter(seqio.FeatureConverter):
           views: name -> how one vision encoder sees the image, beside `image`.
           skip: an image that does not decode makes a row without image and target, in place of an
             error, and every row has the feature `damaged`, () bool.
+          max_pixels: of an image, see `images`.
         """
         # The lengths hold by construction (`ensure_shape`); the base class's check costs two maps.
         super().__init__(
@@ -179,6 +183,7 @@ class Converter(seqio.FeatureConverter):
         self._num_parallel_calls = num_parallel_calls
         self._views = dict(views or {})
         self._skip = skip
+        self._max_pixels = max_pixels
         if skip:
             self.MODEL_FEATURES = self.MODEL_FEATURES | {"damaged": _Spec(tf.bool, rank=0)}
         self._view_fields = view_table.fields(self._views)
@@ -190,22 +195,22 @@ class Converter(seqio.FeatureConverter):
     def _convert_features(
         self, ds: tf.data.Dataset, task_feature_lengths: Mapping[str, int]
     ) -> tf.data.Dataset:
-        side, views = self._resolution, self._views
+        side, views, most = self._resolution, self._views, self._max_pixels
 
         def convert_or_skip(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             encoded = example["image"]
             nothing = tf.zeros((0, 0, 3), tf.uint8)
             has_image = tf.size(encoded) > 0
-            image = tf.cond(has_image, lambda: decode_or_none(encoded[0]), lambda: nothing)
+            image = tf.cond(has_image, lambda: _decoded(encoded[0], most, True), lambda: nothing)
             decoded = tf.size(image) > 0
-            seen = tf.cond(
-                decoded, lambda: _seen(image, side, views), lambda: no_image(side, views)
+            fields = tf.cond(
+                decoded, lambda: seen(image, side, views), lambda: no_image(side, views)
             )
             damaged = has_image & ~decoded
             rest = convert(example | {"image": encoded[:0]})
             target = tf.where(damaged, tf.zeros_like(rest["target"]), rest["target"])
             return rest | {
-                **seen,
+                **fields,
                 "image_mask": decoded,
                 "target": target,
                 "target_mask": target != 0,
@@ -217,13 +222,13 @@ class Converter(seqio.FeatureConverter):
             has_image = tf.size(encoded) > 0
             prompt = _padded(example["prompt"], task_feature_lengths["prompt"])
             target = _padded(example["target"], task_feature_lengths["target"])
-            seen = tf.cond(
+            fields = tf.cond(
                 has_image,
-                lambda: decode_views(encoded[0], side, views),
+                lambda: decode_views(encoded[0], side, views, most),
                 lambda: no_image(side, views),
             )
             return {
-                **seen,
+                **fields,
                 "image_mask": has_image,
                 "prompt": prompt,
                 "prompt_mask": prompt != 0,

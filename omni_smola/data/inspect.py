@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
+from omni_smola.data import images
 from omni_smola.data import tasks as task_table
 from omni_smola.errors import UserError
 
@@ -134,9 +134,10 @@ def table(summaries: Sequence[Summary]) -> str:
     return "\n".join([texts[0], "-" * len(texts[0]), *texts[1:], f"{total:,} examples in all"])
 
 
-def contact_sheet(path: str | os.PathLike, summaries: Sequence[Summary]) -> None:
+def contact_sheet(
+    path: str | os.PathLike, summaries: Sequence[Summary], max_pixels: int = images.MAX_PIXELS
+) -> None:
     """Draws a PNG: one row per task, some of its images with their prompts and targets."""
-    import io
     import textwrap
 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -158,10 +159,10 @@ def contact_sheet(path: str | os.PathLike, summaries: Sequence[Summary]) -> None
                 axis.text(0.5, 0.5, "no image", ha="center", va="center")
                 continue
             try:
-                with Image.open(io.BytesIO(sample["image"])) as image:
-                    axis.imshow(image.convert("RGB"))
-            except (OSError, UnidentifiedImageError):
-                axis.text(0.5, 0.5, "does not decode", ha="center", va="center")
+                axis.imshow(images.decode(sample["image"], max_pixels))
+            except UserError as error:
+                what = "\n".join(textwrap.wrap(f"does not decode: {error}", 40))
+                axis.text(0.5, 0.5, what, ha="center", va="center", fontsize=8, parse_math=False)
         axes[0].text(
             -0.02,
             0.5,

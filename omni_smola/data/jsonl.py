@@ -9,18 +9,13 @@ All lines of a folder are of one kind. Files are read and checked when the folde
 before training; images are read when they are needed.
 """
 
-import io
 import json
-import os
-import tarfile
-import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
-
-from omni_smola.data import jsonl_adapters, jsonl_records
+from omni_smola.data import images, jsonl_adapters, jsonl_records
+from omni_smola.data.image_folder import ImageFolder
 from omni_smola.data.jsonl_records import Record
 from omni_smola.data.sources import IndexedSource, serialize_record
 from omni_smola.errors import UserError
@@ -32,61 +27,6 @@ _FILES = {
 }
 _OPEN_ALL_BELOW = 20_000
 _ID_FIELDS = ("id", "question_id")
-_TF_DECODES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM")
-
-
-class ImageFolder:
-    """The images of a folder: members of its images.tar, else files in it.
-
-    The tar is not unpacked: its index is read once, then each image is read in place.
-    """
-
-    def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
-        self._members: dict[str, tuple[int, int]] = {}
-        tar = self.folder / "images.tar"
-        if tar.is_file():
-            try:
-                with tarfile.open(tar, "r:") as archive:
-                    for member in archive:
-                        if member.isfile():
-                            name = member.name.removeprefix("./")
-                            self._members[name] = (member.offset_data, member.size)
-            except (tarfile.TarError, EOFError) as error:
-                raise UserError(
-                    f"{tar} cannot be read as an uncompressed tar file ({error})."
-                ) from error
-            self._tar = os.open(tar, os.O_RDONLY)
-            weakref.finalize(self, os.close, self._tar)
-
-    def has(self, name: str) -> bool:
-        """Whether there is an image of this path."""
-        return name.removeprefix("./") in self._members or (self.folder / name).is_file()
-
-    def read(self, name: str) -> bytes:
-        """The encoded image; raises UserError if there is none."""
-        member = self._members.get(name.removeprefix("./"))
-        if member:
-            offset, size = member
-            # pread has no file position, so that threads may share the file.
-            return os.pread(self._tar, size, offset)
-        try:
-            return (self.folder / name).read_bytes()
-        except OSError as error:
-            raise UserError(f"Image {name} of {self.folder} cannot be read ({error}).") from error
-
-    def size(self, name: str) -> tuple[int, int]:
-        """(width, height) from the header; raises UserError if it is no image."""
-        member = name.removeprefix("./") in self._members
-        opened = io.BytesIO(self.read(name)) if member else self.folder / name
-        try:
-            with Image.open(opened) as image:
-                return image.size
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-            raise UserError(
-                f"Image {name} of {self.folder} is not an image that can be opened; "
-                "replace it or remove its lines."
-            ) from error
 
 
 class JsonlFolder:
@@ -106,6 +46,7 @@ class JsonlFolder:
         kind: str | None = None,
         adapter: str | None = None,
         on_error: str = "fail",
+        max_pixels: int = images.MAX_PIXELS,
     ):
         """Reads and checks every file of the folder.
 
@@ -116,6 +57,7 @@ class JsonlFolder:
           on_error: at a bad line, or an image that is missing or damaged, "fail", or "skip": the
             record keeps its place, so that the order of the others does not hang on it, and says
             `damaged`.
+          max_pixels: of an image, see `images`.
 
         Raises:
           UserError: a sentence that names file, line and field.
@@ -135,7 +77,7 @@ class JsonlFolder:
             )
         if not self.path.is_dir():
             raise UserError(f"{path} is not a folder; a data source is a folder of JSONL files.")
-        self.images = ImageFolder(self.path)
+        self.images = ImageFolder(self.path, max_pixels)
         self.records: dict[str, list[Record]] = {}
         for split, names in _FILES.items():
             files = [self.path / name for name in names if (self.path / name).is_file()]
@@ -225,21 +167,10 @@ class JsonlFolder:
                 _named(self.images, f"{file}, line {line}")(name)
 
     def image_bytes(self, record: Record) -> bytes | None:
-        """The record's encoded image, in a format TensorFlow decodes; None if it has none."""
+        """The record's encoded image; None if it has none."""
         if not isinstance(record.image, str):
             return record.image
-        encoded = self.images.read(record.image)
-        if encoded.startswith(_TF_DECODES):
-            return encoded
-        try:
-            with Image.open(io.BytesIO(encoded)) as image:
-                png = io.BytesIO()
-                image.convert("RGB").save(png, "PNG")
-                return png.getvalue()
-        except (OSError, UnidentifiedImageError) as error:
-            raise UserError(
-                f"Image {record.image} of {self.path} cannot be decoded ({error})."
-            ) from error
+        return self.images.read(record.image)
 
 
 class JsonlSource(IndexedSource):
@@ -299,12 +230,12 @@ def _decode(line: str, where: str) -> dict[str, Any]:
     return fields
 
 
-def _named(images: ImageFolder, where: str) -> Callable[[str], tuple[int, int]]:
-    """`images.size` whose errors say which line asked."""
+def _named(folder: ImageFolder, where: str) -> Callable[[str], tuple[int, int]]:
+    """`folder.size` whose errors say which line asked."""
 
     def size(name: str) -> tuple[int, int]:
         try:
-            return images.size(name)
+            return folder.size(name)
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
 

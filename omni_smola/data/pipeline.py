@@ -14,6 +14,7 @@ import seqio
 import tensorflow as tf
 
 from omni_smola.data import damage as damages
+from omni_smola.data import images
 from omni_smola.data import tasks as task_table
 from omni_smola.data.damage import Damage
 from omni_smola.data.features import Converter
@@ -52,6 +53,7 @@ def train_batches(
     views: Mapping[str, View] | None = None,
     instruction: InstructionTokenizer | None = None,
     damage: Damage | None = None,
+    max_pixels: int = images.MAX_PIXELS,
 ) -> Iterator[Batch]:
     """The endless stream of this host's training batches, from step `start_step` on.
 
@@ -69,6 +71,7 @@ def train_batches(
         and instruction_mask (b, n) bool, the prompt's text in its own tokens.
       damage: where damaged examples are counted, whose rows then have no image and no target; None
         for an error at the first.
+      max_pixels: of an image, see `images`.
 
     Yields:
       With b = batch_size / host_count, p = prompt_length, t = target_length, r = resolution:
@@ -89,10 +92,10 @@ def train_batches(
     extras = {"task": _Spec(tf.int32, rank=0)}
     if instruction is not None:
         extras["prompt_text"] = _Spec(tf.string, rank=0)
-    converter = Converter(resolution, extras, _CORES, views, skip)
+    converter = Converter(resolution, extras, _CORES, views, skip, max_pixels)
     dataset = converter(stream.mixed(start_step, lengths), lengths | dict.fromkeys(extras, 1))
     dataset = dataset.batch(batch_size // host_count, drop_remainder=True).prefetch(2)
-    batches = _explained(Reader(dataset), stream, start_step, damage)
+    batches = _explained(Reader(dataset), stream, start_step, damage, max_pixels)
     if instruction is None:
         return batches
     return (batch | fields(instruction, batch.pop("prompt_text")) for batch in batches)
@@ -191,13 +194,14 @@ def eval_batches(
     views: Mapping[str, View] | None = None,
     instruction: InstructionTokenizer | None = None,
     damage: Damage | None = None,
+    max_pixels: int = images.MAX_PIXELS,
 ) -> Iterator[tuple[Batch, list[dict[str, Any]]]]:
     """One pass over a split of a task, in order.
 
     Args:
       task_name: a registered task.
       split: the split.
-      batch_size, prompt_length, target_length, resolution, views, instruction: as in
+      batch_size, prompt_length, target_length, resolution, views, instruction, max_pixels: as in
         `train_batches`.
       limit: only the first so many examples.
       task_index: the value of `task` in the batches.
@@ -232,10 +236,10 @@ def eval_batches(
     skip = damage is not None
     dataset = task.source.dataset_at(split, read, skip=skip)
     dataset = task.preprocess_postcache(task.preprocess_precache(dataset), lengths)
-    converter = Converter(resolution, _EVAL_EXTRAS, _CORES, views, skip)
+    converter = Converter(resolution, _EVAL_EXTRAS, _CORES, views, skip, max_pixels)
     dataset = converter(dataset, lengths | dict.fromkeys(_EVAL_EXTRAS, 1))
     reader = Reader(dataset.prefetch(rows))
-    batches = _batched(reader, task, split, own, rows, task_index, damage)
+    batches = _batched(reader, task, split, own, rows, task_index, damage, max_pixels)
     if instruction is None:
         return batches
     return (
@@ -252,6 +256,7 @@ def _batched(
     size: int,
     task_index: int,
     damage: Damage | None,
+    max_pixels: int,
 ) -> Iterator[tuple[Batch, list[dict[str, Any]]]]:
     """Batches of `size` rows; own: the indices of the examples of each."""
     like: dict[str, Any] = {}
@@ -260,7 +265,7 @@ def _batched(
             chunk = list(itertools.islice(rows, len(indices)))
             like = chunk[0] if chunk else like or next(rows)
         except tf.errors.OpError as error:
-            _blame(error, [(task.source, split, int(i)) for i in indices])
+            _blame(error, [(task.source, split, int(i)) for i in indices], max_pixels)
             raise
         if damage is not None:
             bad = [row.pop("damaged") for row in chunk]
@@ -288,14 +293,18 @@ def _batched(
 
 
 def _explained(
-    batches: Iterator[Batch], stream: _Stream, start: int, damage: Damage | None
+    batches: Iterator[Batch],
+    stream: _Stream,
+    start: int,
+    damage: Damage | None,
+    max_pixels: int,
 ) -> Iterator[Batch]:
     """The same batches; an error of TensorFlow becomes a sentence about the example at fault."""
     for step in itertools.count(start):
         try:
             batch = next(batches)
         except tf.errors.OpError as error:
-            _blame(error, stream.sources(step))
+            _blame(error, stream.sources(step), max_pixels)
             raise
         if damage is not None:
             rows = zip(stream.sources(step), batch.pop("damaged"), strict=True)
@@ -303,10 +312,10 @@ def _explained(
         yield batch
 
 
-def _blame(error: Exception, rows: list[tuple[IndexedSource, str, int]]) -> None:
+def _blame(error: Exception, rows: list[tuple[IndexedSource, str, int]], max_pixels: int) -> None:
     """Raises UserError about the first row that is damaged, if one is."""
     for row in rows:
-        what = damages.why(*row)
+        what = damages.why(*row, max_pixels)
         if what:
             raise damages.error(*row, what) from error
 

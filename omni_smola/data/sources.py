@@ -3,7 +3,7 @@
 A source hands out the common record, one dict of tensors:
 
   id            ()    string   unique within the split
-  image         (n,)  string   encoded PNG or JPEG, n in {0, 1}
+  image         (n,)  string   encoded, in a format of `images`, n in {0, 1}
   question      ()    string   "" where the kind has none; kind box: the referring expression
   choices       (c,)  string   kind choice only, else empty
   references    (r,)  string   captions, answers, expressions, or the text of the right choice

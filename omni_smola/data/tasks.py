@@ -10,6 +10,7 @@ from typing import Any
 import seqio
 import tensorflow as tf
 
+from omni_smola.data import images
 from omni_smola.data import vocabulary as vocabularies
 from omni_smola.data.jsonl import JsonlFolder, JsonlSource
 from omni_smola.data.official_source import OfficialSource
@@ -74,6 +75,7 @@ def register(
     on_error: str = "fail",
     prompts: str = "pali",
     ocr: int = 0,
+    max_pixels: int = images.MAX_PIXELS,
 ) -> list[str]:
     """Registers the table's tasks and those of the user's folders with SeqIO.
 
@@ -90,6 +92,7 @@ def register(
       manual_dir: the folder of official downloads.
       on_error: "fail" at a bad record of an official file or a folder, or "skip" it and count.
       prompts, ocr: see `preprocessors.texts_of`.
+      max_pixels: of an image of a folder, see `images`.
 
     Returns:
       The names of all tasks registered, in order.
@@ -112,7 +115,7 @@ def register(
                 f"The name '{name}' of a data source is a task's already; choose another."
             )
         options = {"path": options} if isinstance(options, str) else dict(options)
-        tasks.extend(_folder_tasks(name, options, how, on_error))
+        tasks.extend(_folder_tasks(name, options, how, on_error, max_pixels))
     for task in tasks:
         seqio.TaskRegistry.remove(task.name)
         seqio.TaskRegistry.add_provider(task.name, task)
@@ -136,7 +139,7 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
 
 
 def _folder_tasks(
-    name: str, options: dict[str, Any], how: Mapping[str, Any], on_error: str
+    name: str, options: dict[str, Any], how: Mapping[str, Any], on_error: str, max_pixels: int
 ) -> list[Task]:
     for option in options:
         if option not in _SOURCE_OPTIONS:
@@ -151,6 +154,7 @@ def _folder_tasks(
         kind="choice" if as_text else kind,
         adapter=options.get("adapter"),
         on_error=on_error,
+        max_pixels=max_pixels,
     )
     kind = "choice_text" if as_text else folder.kind
     metric = options.get("metric", _default_metric(kind, folder))

@@ -109,6 +109,7 @@ def abstract_trainable(config: ml_collections.ConfigDict, mesh: Mesh) -> states.
 def identity(config: ml_collections.ConfigDict, fingerprint: str) -> dict[str, Any]:
     """What a checkpoint must agree on to be gone on with, as JSON-able values by name."""
     plain = json.loads(config.to_json_best_effort())
+    del plain["data"]["max_pixels"]  # a run that met a larger image goes on with a higher limit
     return {
         "backbone": f"{config.backbone.name} {fingerprint}",
         "experts": plain["experts"],

@@ -44,9 +44,12 @@ def test_other_formats(form):
 def test_grey_and_transparent_images_become_rgb():
     grey = decode_image(tf.constant(encoded(PIXELS[..., 0], "PNG")), 24).numpy()
     np.testing.assert_array_equal(grey, np.repeat(PIXELS[..., :1], 3, axis=2))
-    alpha = np.concatenate([PIXELS, PIXELS[..., :1]], axis=2)
-    decoded = decode_image(tf.constant(encoded(alpha, "PNG")), 24).numpy()
-    np.testing.assert_array_equal(decoded, PIXELS)
+    alpha = np.zeros((24, 24, 1), np.uint8)
+    alpha[12:] = 255
+    rgba = np.concatenate([PIXELS, alpha], axis=2)
+    decoded = decode_image(tf.constant(encoded(rgba, "PNG")), 24).numpy()
+    np.testing.assert_array_equal(decoded[12:], PIXELS[12:])
+    assert (decoded[:12] == 255).all()  # as on white paper
 
 
 def examples():

@@ -88,13 +88,6 @@ def test_aliases_numbers_and_a_question_without_image(write_folder):
     assert list(read(folder, index=1)["references"]) == [b"1", b"2.5", b"x"]
 
 
-def test_formats_that_tensorflow_does_not_decode_are_transcoded(write_folder):
-    path = write_folder("c", images=False, train=[CAPTION | {"image": "1.webp"}])
-    Image.new("RGB", (8, 8), (200, 30, 30)).save(path / "1.webp", lossless=True)
-    (encoded,) = read(check_folder(path))["image"]
-    assert tuple(tf.io.decode_image(encoded).numpy()[0, 0]) == (200, 30, 30)
-
-
 # (records of train.jsonl, what the sentence says)
 MISTAKES = [
     (

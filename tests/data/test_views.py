@@ -11,7 +11,7 @@ import tensorflow as tf
 from PIL import Image
 
 from omni_smola import views
-from omni_smola.data import ask, features, tasks
+from omni_smola.data import ask, images, tasks
 from omni_smola.data import vocabulary as vocabularies
 from omni_smola.data.features import decode_views
 from omni_smola.data.pipeline import eval_batches, train_batches
@@ -217,12 +217,10 @@ def test_an_example_without_an_image_has_zeros_and_no_patches(drawn):
 
 def test_an_image_is_decoded_once(drawn, monkeypatch):
     decoded = []
-    original = tf.io.decode_image
-    monkeypatch.setattr(
-        features.tf.io, "decode_image", lambda *a, **k: decoded.append(a) or original(*a, **k)
-    )
-    train_batches({"drawn": 1.0}, seed=0, views=VIEWS, **SIZES)
-    assert len(decoded) == 1
+    original = images.decode
+    monkeypatch.setattr(images, "decode", lambda *a: decoded.append(a) or original(*a))
+    list(eval_batches("drawn", "validation", views=VIEWS, **SIZES))
+    assert len(decoded) == 2  # of three examples one has no image
 
 
 def test_the_stream_with_views_hangs_on_seed_and_step_alone(drawn):

@@ -2,15 +2,12 @@
 
 import contextlib
 import functools
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
-from PIL import Image
-
 from omni_smola.data.builders.official.answers import all_choices
 from omni_smola.data.builders.official.builder import Example, OfficialBuilder
-from omni_smola.data.builders.official.drawing import cover, encoded
+from omni_smola.data.builders.official.drawing import cover, encoded, opened
 from omni_smola.data.builders.official.files import BadRecord, Fields, SourceFile, read_json
 from omni_smola.data.builders.official.images import Made, Read
 from omni_smola.errors import UserError
@@ -67,8 +64,7 @@ def _with_letters(folder: Path, name: str) -> bytes:
     labels = Fields(read_json(path), str(path)).get("text")
     if not isinstance(labels, dict):
         raise UserError(f"{path}: 'text' must be an object of labels by their names.")
-    image = Image.open(io.BytesIO((folder / _IMAGES.path / f"{name}.png").read_bytes()))
-    image = image.convert("RGB")
+    image = opened(folder / _IMAGES.path / f"{name}.png")
     for key, label in labels.items():
         label = Fields(label, f"{path}, text {key!r}")
         corners = label.items("rectangle")

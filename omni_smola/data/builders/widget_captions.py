@@ -1,15 +1,16 @@
 """Widget Captioning (Li et al., arXiv 2010.04295): what a part of an app's screen is for."""
 
-import contextlib
 import functools
 import io
 from collections.abc import Iterator
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import ImageDraw
 
+from omni_smola.data import images
 from omni_smola.data.builders.official import rico
 from omni_smola.data.builders.official.builder import Example, OfficialBuilder
+from omni_smola.data.builders.official.drawing import opened
 from omni_smola.data.builders.official.files import BadRecord, Fields, SourceFile, read_table
 from omni_smola.data.builders.official.images import Made, Read
 from omni_smola.errors import UserError
@@ -35,8 +36,7 @@ def _box(record: Fields, folder: Path) -> tuple[float, float, float, float]:
     screen = record.text("screenId")
     try:
         bounds = rico.node_bounds(screens / f"{screen}.json", record.text("nodeId"))
-        with _opened(screens / f"{screen}.jpg") as image:
-            sides = image.size
+        sides = _size(screens / f"{screen}.jpg")
     except UserError as error:
         raise record.bad(str(error)) from error
     pixels = _pixels(bounds, sides[1])
@@ -48,13 +48,11 @@ def _pixels(bounds: list[float], height: int) -> list[float]:
     return [value * height / rico.CANVAS_HEIGHT for value in bounds]
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _size(path: Path) -> tuple[int, int]:
     try:
-        with Image.open(path) as image:
-            yield image
-    except OSError as error:
-        raise BadRecord(f"{path} is no image that can be read.") from error
+        return images.file_size(path)
+    except UserError as error:
+        raise BadRecord(f"{path} is no image that can be read: {error}.") from error
 
 
 def _outlined(folder: Path) -> dict[str, Read]:
@@ -73,16 +71,16 @@ def _outlined(folder: Path) -> dict[str, Read]:
             if screen not in released or record.text("datasetId") == _UNRELEASED:
                 continue
             bounds = rico.node_bounds(screens / f"{screen}.json", node)
-            with _opened(screens / f"{screen}.jpg"):
-                found[_key(record)] = functools.partial(_drawn, screens / f"{screen}.jpg", bounds)
+            path = screens / f"{screen}.jpg"
+            _size(path)
+            found[_key(record)] = functools.partial(_drawn, path, bounds)
         except BadRecord:
             continue
     return found
 
 
 def _drawn(path: Path, bounds: list[float]) -> bytes:
-    with _opened(path) as screen:
-        image = screen.convert("RGB")
+    image = opened(path)
     ImageDraw.Draw(image).rectangle(_pixels(bounds, image.height), outline=_BLUE)
     out = io.BytesIO()
     # Far smaller than a PNG; without subsampling, a line of one pixel keeps its blue.

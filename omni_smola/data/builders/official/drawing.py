@@ -1,4 +1,4 @@
-"""Text drawn on images: letters over the labels of a diagram, tables as pictures.
+"""Images read and drawn on: letters over the labels of a diagram, tables as pictures.
 
 The font is DejaVu Sans, which Matplotlib brings along: Latin, Greek and Cyrillic letters, phonetic
 and mathematical signs; Chinese and Japanese characters come out as boxes.
@@ -10,6 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
+
+from omni_smola.data import images
+from omni_smola.data.builders.official.files import BadRecord
+from omni_smola.errors import UserError
 
 _SIZE = 16  # of a table's text, in pixels
 _LINE = 20
@@ -27,6 +31,18 @@ def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name, size)
+
+
+def opened(path: Path) -> Image.Image:
+    """An image file in RGB, as displayed, to be drawn on.
+
+    Raises:
+      BadRecord: it cannot be read.
+    """
+    try:
+        return Image.fromarray(images.decode(images.read_file(path)))
+    except UserError as error:
+        raise BadRecord(f"{path} is no image that can be read: {error}.") from error
 
 
 def encoded(image: Image.Image) -> bytes:
