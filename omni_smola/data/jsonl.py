@@ -10,7 +10,6 @@ before training; images are read when they are needed.
 """
 
 import io
-import json
 import os
 import tarfile
 import weakref
@@ -23,6 +22,7 @@ from PIL import Image, UnidentifiedImageError
 from omni_smola.data import jsonl_adapters, jsonl_records
 from omni_smola.data.jsonl_records import Record
 from omni_smola.data.sources import IndexedSource, serialize_record
+from omni_smola.data.text import lines, parse_json, short
 from omni_smola.errors import UserError
 
 _FILES = {
@@ -31,7 +31,6 @@ _FILES = {
     "test": ("test.jsonl",),
 }
 _OPEN_ALL_BELOW = 20_000
-_ID_FIELDS = ("id", "question_id")
 _TF_DECODES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM")
 
 
@@ -134,7 +133,10 @@ class JsonlFolder:
                 f"{[*jsonl_adapters.ADAPTERS, 'none']}."
             )
         if not self.path.is_dir():
-            raise UserError(f"{path} is not a folder; a data source is a folder of JSONL files.")
+            raise UserError(
+                f"{path} is not a folder; a data source is a folder of JSONL files. After a config's "
+                r"colon a comma or a plus sign inside of a path has a backslash before it: \, or \+."
+            )
         self.images = ImageFolder(self.path)
         self.records: dict[str, list[Record]] = {}
         for split, names in _FILES.items():
@@ -149,31 +151,52 @@ class JsonlFolder:
 
     def _read_file(self, file: Path, split: str) -> list[Record]:
         records: list[Record] = []
-        first_use: dict[str, int] = {}
-        with open(file, encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    records.extend(self._read_or_skip(line, split, number, file))
+        for number, line in lines(file):
+            if isinstance(line, UserError) or line.strip():
+                records.extend(self._read_or_skip(line, split, number, file))
         if not records:
             raise UserError(f"{file} is empty; give it at least one line or remove it.")
-        for record in records:
-            where = f"{file}, line {record.line}"
-            if record.id in first_use:
-                raise UserError(
-                    f"{where}: id '{record.id}' was used on line {first_use[record.id]} already; "
-                    "make the ids unique or leave them out."
-                )
-            first_use[record.id] = record.line
+        if all(record.damaged for record in records):
+            raise UserError(
+                f"None of the {len(records)} lines of {file} can be read. The first mistake: "
+                f"{records[0].damaged}"
+            )
+        records = self._unique(file, records)
         self._check_images(file, records)
         return records
 
-    def _read_or_skip(self, line: str, split: str, number: int, file: Path) -> list[Record]:
+    def _unique(self, file: Path, records: Sequence[Record]) -> list[Record]:
+        """The records; one whose id was used before is a bad one."""
+        first_use: dict[str, int] = {}
+        unique = []
+        for record in records:
+            if not record.damaged and record.id in first_use:
+                what = (
+                    f"{file}, line {record.line}: id {short(record.id)} was used on line "
+                    f"{first_use[record.id]} already; make the ids unique or leave them out."
+                )
+                if not self._skip:
+                    raise UserError(what)
+                record = Record(record.kind, record.id, None, record.line, damaged=what)
+            elif not record.damaged:
+                first_use[record.id] = record.line
+            unique.append(record)
+        return unique
+
+    def _read_or_skip(
+        self, line: str | UserError, split: str, number: int, file: Path
+    ) -> list[Record]:
         where = f"{file}, line {number}"
+        layout = self._adapter, self.kind
         try:
+            if isinstance(line, UserError):
+                raise line
             return self._read_line(_decode(line, where), split, number, where)
         except UserError as error:
             if not self._skip:
                 raise
+            # A bad line does not decide what the others are.
+            self._adapter, self.kind = layout
             name, kind = f"{split}-{number}", self.kind or ""
             return [Record(kind, name, None, number, damaged=str(error))]
 
@@ -192,11 +215,10 @@ class JsonlFolder:
                 self.kind = kind
             elif one.get("kind", kind) != self.kind:
                 raise UserError(
-                    f"{where}: a '{one['kind']}' record in a folder of '{self.kind}' records; "
+                    f"{where}: a {short(one['kind'])} record in a folder of '{self.kind}' records; "
                     "give each kind its own folder."
                 )
-            name = next((str(one[f]) for f in _ID_FIELDS if one.get(f) is not None), None)
-            name = name or f"{split}-{number}"
+            name = jsonl_records.record_id(one, where) or f"{split}-{number}"
             name = f"{name}/{one['part']}" if "part" in one else name
             size_of = _named(self.images, where)
             records.append(
@@ -290,12 +312,9 @@ def check_folder(path: str | Path, **options: Any) -> JsonlFolder:
 
 
 def _decode(line: str, where: str) -> dict[str, Any]:
-    try:
-        fields = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not valid JSON ({error}).") from error
+    fields = parse_json(line, where)
     if not isinstance(fields, dict):
-        raise UserError(f"{where}: a line must hold one JSON object, not {line.strip()[:40]}.")
+        raise UserError(f"{where}: a line must hold one JSON object, not {short(fields)}.")
     return fields
 
 
