@@ -156,11 +156,6 @@ class JsonlFolder:
                 records.extend(self._read_or_skip(line, split, number, file))
         if not records:
             raise UserError(f"{file} is empty; give it at least one line or remove it.")
-        if all(record.damaged for record in records):
-            raise UserError(
-                f"None of the {len(records)} lines of {file} can be read. The first mistake: "
-                f"{records[0].damaged}"
-            )
         records = self._unique(file, records)
         self._check_images(file, records)
         return records
@@ -213,7 +208,7 @@ class JsonlFolder:
             kind = jsonl_records.infer_kind(one, where) if self.kind is None else self.kind
             if self.kind is None:
                 self.kind = kind
-            elif one.get("kind", kind) != self.kind:
+            elif one.get("kind") not in (None, self.kind):
                 raise UserError(
                     f"{where}: a {short(one['kind'])} record in a folder of '{self.kind}' records; "
                     "give each kind its own folder."

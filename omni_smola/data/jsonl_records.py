@@ -51,6 +51,8 @@ FIELDS: dict[str, dict[str, tuple[str, ...]]] = {
         "box": ("box", "bbox"),
     },
 }
+# kind -> the field that tells it, where there are several in this order
+_TOLD_BY = {"choice": "choices", "box": "box", "question": "question", "caption": "captions"}
 _IMAGE_OPTIONAL = ("question", "choice")
 
 ImageSize = Callable[[str], tuple[int, int]]
@@ -82,17 +84,11 @@ def infer_kind(fields: Mapping[str, Any], where: str) -> str:
             )
         return kind
 
-    def has(kind: str, field: str) -> bool:
-        return any(fields.get(name) is not None for name in FIELDS[kind][field])
-
-    if has("choice", "choices"):
-        return "choice"
-    if has("box", "box"):
-        return "box"
-    if has("question", "question"):
-        return "question"
-    if has("caption", "captions"):
-        return "caption"
+    given = [name for name, value in fields.items() if value is not None]
+    for names in (given, fields):  # what is null says least
+        for kind, field in _TOLD_BY.items():
+            if any(name in names for name in FIELDS[kind][field]):
+                return kind
     kinds = "; ".join(f"{kind}: {list_names(names)}" for kind, names in FIELDS.items())
     raise UserError(
         f"{where}: cannot tell the kind of a record with the fields {list_names(fields)}. "
