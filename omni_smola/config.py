@@ -6,7 +6,7 @@ its own. `--config=configs/pali_smola.py:rank=8 --config.steps=100` sets both ki
 
 import ml_collections
 
-from omni_smola.config_arguments import paths, parse_arg, parse_experts, split_list
+from omni_smola.config_arguments import parse_arg, parse_experts, paths, split_list
 from omni_smola.config_checks import check
 from omni_smola.config_tasks import MIXTURES, SUITES, add_source, set_folders, set_tasks
 

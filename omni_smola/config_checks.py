@@ -7,6 +7,7 @@ import ml_collections
 
 from omni_smola.errors import UserError
 
+
 def check(config: ml_collections.ConfigDict) -> None:
     """Raises UserError for a number out of range that no other part of a run checks at the door."""
     for name, least in (
@@ -78,6 +79,17 @@ def check_given(config: ml_collections.ConfigDict, given: Collection[str]) -> No
             f"config.optimizer.warmup is {warmup} steps, but the run has {config.steps}: set "
             f"--config.optimizer.warmup to at most {config.steps}, or leave it out, and it shrinks "
             "with the run."
+        )
+
+
+def check_tasks(config: ml_collections.ConfigDict) -> None:
+    """Raises UserError for a config that names no task."""
+    if not config.data.rates:
+        raise UserError(
+            "The config has nothing to train on: name folders of JSONL and images, as in "
+            "--config=configs/own_data.py:folders=path/to/one+path/to/another or by "
+            "--config.data.sources.NAME=PATH, or tasks, as in "
+            "--config=configs/pali_smola.py:tasks=full."
         )
 
 

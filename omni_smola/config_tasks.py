@@ -80,8 +80,8 @@ def task_name(name: str) -> str:
         adapted = adapted.strip("_")
     if not adapted:
         raise UserError(
-            f"A task cannot be called {name!r}: its name needs a letter or a digit. Give the folder "
-            "a name of your own by --config.data.sources.NAME=PATH."
+            f"A task cannot be called {name!r}: its name needs a letter or a digit. Give the "
+            "folder a name of your own by --config.data.sources.NAME=PATH."
         )
     return adapted[:_LONGEST]
 

@@ -10,9 +10,6 @@ before training; images are read when they are needed.
 """
 
 import io
-import os
-import tarfile
-import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from omni_smola.data import jsonl_adapters, jsonl_records
+from omni_smola.data.image_folder import ImageFolder
 from omni_smola.data.jsonl_records import Record
 from omni_smola.data.sources import IndexedSource, serialize_record
 from omni_smola.data.text import lines, parse_json, short
@@ -32,60 +30,6 @@ _FILES = {
 }
 _OPEN_ALL_BELOW = 20_000
 _TF_DECODES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM")
-
-
-class ImageFolder:
-    """The images of a folder: members of its images.tar, else files in it.
-
-    The tar is not unpacked: its index is read once, then each image is read in place.
-    """
-
-    def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
-        self._members: dict[str, tuple[int, int]] = {}
-        tar = self.folder / "images.tar"
-        if tar.is_file():
-            try:
-                with tarfile.open(tar, "r:") as archive:
-                    for member in archive:
-                        if member.isfile():
-                            name = member.name.removeprefix("./")
-                            self._members[name] = (member.offset_data, member.size)
-            except (tarfile.TarError, EOFError) as error:
-                raise UserError(
-                    f"{tar} cannot be read as an uncompressed tar file ({error})."
-                ) from error
-            self._tar = os.open(tar, os.O_RDONLY)
-            weakref.finalize(self, os.close, self._tar)
-
-    def has(self, name: str) -> bool:
-        """Whether there is an image of this path."""
-        return name.removeprefix("./") in self._members or (self.folder / name).is_file()
-
-    def read(self, name: str) -> bytes:
-        """The encoded image; raises UserError if there is none."""
-        member = self._members.get(name.removeprefix("./"))
-        if member:
-            offset, size = member
-            # pread has no file position, so that threads may share the file.
-            return os.pread(self._tar, size, offset)
-        try:
-            return (self.folder / name).read_bytes()
-        except OSError as error:
-            raise UserError(f"Image {name} of {self.folder} cannot be read ({error}).") from error
-
-    def size(self, name: str) -> tuple[int, int]:
-        """(width, height) from the header; raises UserError if it is no image."""
-        member = name.removeprefix("./") in self._members
-        opened = io.BytesIO(self.read(name)) if member else self.folder / name
-        try:
-            with Image.open(opened) as image:
-                return image.size
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-            raise UserError(
-                f"Image {name} of {self.folder} is not an image that can be opened; "
-                "replace it or remove its lines."
-            ) from error
 
 
 class JsonlFolder:
@@ -134,8 +78,9 @@ class JsonlFolder:
             )
         if not self.path.is_dir():
             raise UserError(
-                f"{path} is not a folder; a data source is a folder of JSONL files. After a config's "
-                r"colon a comma or a plus sign inside of a path has a backslash before it: \, or \+."
+                f"{path} is not a folder; a data source is a folder of JSONL files. After a "
+                "config's colon, a comma or a plus sign that belongs to a path has a backslash "
+                r"before it: \, or \+."
             )
         self.images = ImageFolder(self.path)
         self.records: dict[str, list[Record]] = {}

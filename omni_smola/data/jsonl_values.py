@@ -9,7 +9,7 @@ from omni_smola.errors import UserError
 
 
 def text_of(value: Any, field: str, where: str) -> str:
-    """A text, or a number as its text, cleaned (`text.clean`).
+    """A text, or a number as its text, cleaned (`text.clean`) and stripped.
 
     Args:
       value: of the field.
@@ -28,7 +28,7 @@ def text_of(value: Any, field: str, where: str) -> str:
             f"{where}: '{field}' holds {value!r}, which is no value: write the text that belongs "
             "there, or remove the line."
         )
-    text = clean(str(value), f"{where}: '{field}'")
+    text = clean(str(value), f"{where}: '{field}'").strip()
     if not text:
         raise UserError(f"{where}: '{field}' holds empty text: {short(value)}.")
     return text

@@ -11,6 +11,7 @@
 """
 
 import codecs
+import collections
 import json
 import os
 import re
@@ -96,7 +97,7 @@ def parse_json(text: str, where: str) -> Any:
 
 
 def clean(text: str, what: str) -> str:
-    """The text, stripped, its control characters as blanks.
+    """The text, its control characters as blanks.
 
     Args:
       what: the text in words, the start of the error message.
@@ -109,7 +110,7 @@ def clean(text: str, what: str) -> str:
             f"{what} has half a character (U+{ord(half.group()):04X}, at {half.start()}) that no "
             f"UTF-8 can hold: {short(text)}."
         )
-    return _CONTROL.sub(" ", text).strip()
+    return _CONTROL.sub(" ", text)
 
 
 def from_command_line(text: str, flag: str) -> str:
@@ -125,8 +126,8 @@ def from_command_line(text: str, flag: str) -> str:
         return clean(text, flag)
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{flag}: byte 0x{error.object[error.start]:02X} in {short(error.object)} is not UTF-8: "
-            "use a terminal that is set to UTF-8."
+            f"{flag}: byte 0x{error.object[error.start]:02X} in {short(error.object)} is not "
+            "UTF-8: use a terminal that is set to UTF-8."
         ) from error
     return clean(text, flag)
 
@@ -166,9 +167,8 @@ def short(value: Any, length: int = 80) -> str:
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise UserError(f"the field {short(twice)} stands twice in one object; keep one of the two.")
+        twice, _ = collections.Counter(name for name, _ in pairs).most_common(1)[0]
+        raise UserError(f"the field {short(twice)} stands twice in one object; keep one of them.")
     return fields
 
 
