@@ -159,7 +159,8 @@ class JsonlFolder:
                     "give each kind its own folder."
                 )
             name = jsonl_records.record_id(one, where) or f"{split}-{number}"
-            name = f"{name}/{one['part']}" if "part" in one else name
+            if self._adapter != "none" and "part" in one:  # of several records of a line
+                name = f"{name}/{one['part']}"
             size_of = _named(self.images, where)
             records.append(
                 jsonl_records.read_record(
