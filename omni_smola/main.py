@@ -114,6 +114,7 @@ def _told(mode: str, config: ml_collections.ConfigDict, workdir: str) -> str:
             prompt = refusals.check_question(_IMAGE.value, _PROMPT.value)
             told = modes.predict(Run(config, workdir, watchdog, ()), _IMAGE.value, prompt)
         else:
+            refusals.check_trained(workdir)
             run = Run(config, workdir, watchdog, ("eval",))
             told = {"eval": modes.evaluate, "routing": modes.routing}[mode](run)
     return f"{told}\n" if distributed.is_primary() else ""

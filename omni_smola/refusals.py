@@ -9,7 +9,7 @@ from omni_smola import programs
 from omni_smola.data import text
 from omni_smola.errors import UserError
 from omni_smola.models import build
-from omni_smola.training import optimizer, stages
+from omni_smola.training import optimizer, restoring, stages
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -34,6 +34,14 @@ def check_question(image: str | None, prompt: str | None) -> str:
             "--image=PATH."
         )
     return prompt
+
+
+def check_trained(workdir: str) -> None:
+    """Raises UserError for a workdir without a checkpoint, before a model is made for it."""
+    folder = os.path.join(os.path.abspath(os.path.expanduser(workdir)), "checkpoints")
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    steps = [int(name) for name in names if name.isdecimal()]
+    restoring.candidates(folder, dict.fromkeys(steps), "latest")
 
 
 def check_settings(config: ml_collections.ConfigDict) -> None:

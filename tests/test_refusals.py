@@ -12,7 +12,7 @@ from omni_smola.data import tasks
 from omni_smola.errors import UserError
 from omni_smola.training.workdir import ensure_workdir, no_empty_folders
 
-LONG = "a red square with four equal sides in the middle of a white page, " * 4
+LONG = "a red square with four equal sides in the middle of a white page, " * 4 + "."
 
 
 @pytest.fixture
@@ -80,6 +80,13 @@ def test_a_second_stage_that_cannot_be_is_refused_before_the_first_is_trained(co
         refusals.check(config)
 
 
+def test_a_workdir_without_a_checkpoint_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"no checkpoint in .*nowhere/checkpoints: train first"):
+        refusals.check_trained(str(tmp_path / "nowhere"))
+    (tmp_path / "run" / "checkpoints" / "5").mkdir(parents=True)
+    refusals.check_trained(str(tmp_path / "run"))
+
+
 def test_a_refused_run_leaves_no_empty_folder(tmp_path):
     there = tmp_path / "there"
     there.mkdir()
@@ -127,13 +134,13 @@ def test_what_is_adapted_or_cut_is_said(config, tmp_path, monkeypatch):
     run.register_tasks()
     assert tasks.get("pets").row.metric == "rouge_l"
     (metric,) = [line for line in told if "scored by rouge_l" in line]
-    assert "task pets" in metric and "56.0 words" in metric and "sources.pets.metric=" in metric
+    assert "task pets" in metric and "57.0 words" in metric and "sources.pets.metric=" in metric
     assert "pets: 64 examples asked for (eval.examples), the split 'test' has 4" in told
     told.clear()
     notices.say_adapted(run)
     assert "warm-up is 10 steps, not 40" in told[0]
     (cut,) = told[1:]
-    length = len(run.vocabulary.encode(LONG.strip())) + 1
+    length = len(run.vocabulary.encode(LONG)) + 1
     assert cut == (
         f"pets: 100% of the targets are cut at 32 tokens; {length} would fit 99%: "
         f"--config.data.target_length={length}"

@@ -138,10 +138,11 @@ def file_name(name: str, what: str) -> str:
     Raises:
       UserError: it is blank, too long, or holds what no path can hold.
     """
-    try:
-        parts = os.fsencode(name).split(b"/")
-    except UnicodeEncodeError:
-        raise UserError(f"{what} has half a character in its path: {short(name)}.") from None
+    if _HALF.search(name):
+        raise UserError(
+            f"{what} has half a character in its path, {short(name)}: rename the file, in UTF-8."
+        )
+    parts = os.fsencode(name).split(b"/")
     if not name.strip() or b"\0" in b"/".join(parts):
         raise UserError(f"{what} must be a path, not {short(name)}.")
     if max(map(len, parts)) > 255 or sum(map(len, parts)) > 4000:

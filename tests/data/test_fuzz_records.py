@@ -36,7 +36,7 @@ def odd_line(good: dict, rng: np.random.Generator) -> bytes:
     for _ in range(rng.integers(3)):
         names = list(record)
         name = names[rng.integers(len(names))] if names else "image"
-        value = ODD[rng.integers(len(ODD))]
+        value = copy.deepcopy(ODD[rng.integers(len(ODD))])
         match rng.integers(6):
             case 0:
                 record[name] = value
