@@ -270,7 +270,8 @@ def _run(argv: Sequence[str]) -> None:
 def cli() -> None:
     """Runs `main`, telling users' mistakes in one sentence."""
     logging.set_verbosity(logging.ERROR)
-    for stream in (sys.stdout, sys.stderr):  # of another encoding than UTF-8, or of a path's bytes
+    # A terminal may have another encoding than UTF-8, and a path bytes that have none.
+    for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")
     try:
         app.run(_run, flags_parser=parse)

@@ -16,6 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from omni_smola import programs, refusals
 from omni_smola.config_arguments import split_list
+from omni_smola.errors import UserError
 from omni_smola.evaluation import evaluator
 from omni_smola.models import build
 from omni_smola.pretrained import backbones, hub
@@ -102,6 +103,11 @@ class Run:
         with distributed.primary_first("data"):
             self.rates = register_tasks(self.config, self.vocabulary, told)
             names = split_list(self.config.eval.tasks) or [*self.rates]
+            if len(set(names)) < len(names):
+                raise UserError(
+                    f"config.eval.tasks, {self.config.eval.tasks}, names a task twice: name each "
+                    "once."
+                )
             rows = [tasks.get(name).row for name in names]
             self._check_splits(rows)
         if self.config.eval.groups == "mome":

@@ -42,6 +42,7 @@ def config(folder):
         ("eval.split", "tset", r"has no split 'tset'; it has 'train', 'test'"),
         ("data.train_split", "validation", r"has no split 'validation'"),
         ("eval.tasks", "pets+pest", r"task 'pest' is unknown. Did you mean 'pets'"),
+        ("eval.tasks", "pets+pets", r"names a task twice"),
         ("data.rates", {"pest": 1.0}, r"task 'pest' is unknown"),
         ("data.rates", {}, r"nothing to train on.*folders=path/to/one\+path/to/another"),
         ("data.mixing", "sizes", r"mixing='sizes'"),
