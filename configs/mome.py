@@ -49,7 +49,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         aggregate="router",
         language="mole_instance",
         tasks="",
-        folders="",
+        folders=(),
         smola="0-0-0",
         stage_1="",
     )

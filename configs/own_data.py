@@ -1,8 +1,10 @@
 """Omni-SMoLA on your own data: folders of JSONL and images beside, or in place of, the mini suite.
 
 Arguments after the colon:
-  folders  paths joined by +; each becomes the task of the folder's name (see the README), and a
-           folder of boxes a second one, NAME_describe
+  folders  paths joined by +; each becomes the task of the folder's name (see docs/guides/
+           own_data.md), and a folder of boxes a second one, NAME_describe. A comma or a plus sign
+           inside of a path has a backslash before it. --config.data.sources.NAME=PATH does the same
+           for one folder, by a name of your own
   experts, rank   as in pali_smola.py
   tasks    tasks of the mini suite to train as well, as in pali_smola.py; none by default
 """
@@ -10,12 +12,11 @@ Arguments after the colon:
 import ml_collections
 
 from omni_smola import config as configs
-from omni_smola.errors import UserError
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """The config for the folders given; see the module's docstring for `arg`."""
-    arg = configs.parse_arg(arg, folders="", experts="8-8-8", rank=4, tasks="")
+    arg = configs.parse_arg(arg, folders=(), experts="8-8-8", rank=4, tasks="")
     config = configs.defaults()
     config.name = "own_data"
     experts = config.experts
@@ -26,9 +27,4 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     configs.set_folders(config, arg.folders)
     if arg.tasks:
         configs.set_tasks(config, arg.tasks)
-    if not config.data.rates:
-        raise UserError(
-            "configs/own_data.py has nothing to train on: name folders of JSONL and images, as in "
-            "--config=configs/own_data.py:folders=path/to/one+path/to/another."
-        )
     return config

@@ -1,102 +1,30 @@
-"""What a run is: every field with its default, arguments after the config's colon, validation.
+"""What a run is: every field with its default.
 
 A file in configs/ is one experiment: `get_config(arg)` starts from `defaults()` and changes what is
 its own. `--config=configs/pali_smola.py:rank=8 --config.steps=100` sets both kinds of values.
 """
 
-import difflib
-import os
-from collections.abc import Mapping
-from typing import Any
-
 import ml_collections
 
-from omni_smola.errors import UserError
+from omni_smola.config_arguments import parse_arg, parse_experts, paths, split_list
+from omni_smola.config_checks import check
+from omni_smola.config_tasks import MIXTURES, SUITES, add_source, set_folders, set_tasks
 
-# Omni-SMoLA trains generalists on a captioning, a VQA and a full mixture; these are theirs on the
-# embedded mini suite.
-_CAPTIONING = ("mini_caption", "mini_describe")
-_VQA = ("mini_vqa", "mini_count", "mini_chart", "mini_document", "mini_choice")
-MIXTURES = {
-    "captioning": _CAPTIONING,
-    "vqa": _VQA,
-    "full": (*_CAPTIONING, *_VQA, "mini_box"),
-}
-
-# The same of public datasets, and MoME's suite: tasks trained on, and tasks only evaluated.
-_SMOLA_CAPTIONING = (
-    "coco_captions textcaps vizwiz_captions scicap screen2words widget_captions".split(),
-    ["nocaps", "xm3600"],
-)
-_SMOLA_VQA = (
-    "vqav2 okvqa aokvqa_direct aokvqa_choice gqa vizwiz_vqa textvqa stvqa ocrvqa scienceqa ai2d "
-    "chartqa docvqa infographicvqa".split(),
-    ["tallyqa"],
-)
-SUITES = {
-    "smola_captioning": _SMOLA_CAPTIONING,
-    "smola_vqa": _SMOLA_VQA,
-    "smola_full": tuple(a + b for a, b in zip(_SMOLA_CAPTIONING, _SMOLA_VQA, strict=True)),
-    "mome": (
-        "coco_captions flickr30k okvqa vqav2 aokvqa_direct gqa iconqa refcoco_rec refcoco_plus_rec "
-        "refcocog_rec refcoco_reg refcoco_plus_reg refcocog_reg chartqa tabfact textcaps deepform "
-        "visualmrc docvqa infographicvqa wikitablequestions textvqa".split(),
-        ["nocaps", "vsr"],
-    ),
-}
-# MoME trains on these and reports other sets of their groups.
-_NOT_REPORTED = {"mome": ("vqav2", "visualmrc")}
-
-
-def set_tasks(config: ml_collections.ConfigDict, tasks: str) -> None:
-    """The tasks of a named mixture, or task names joined by +, in equal rates.
-
-    A suite of public datasets is sampled by size, MoME's with equal shares of its four groups; its
-    held-out sets are evaluated too.
-    """
-    trained, held_out = SUITES.get(tasks, (MIXTURES.get(tasks, tasks.split("+")), ()))
-    for task in trained:
-        config.data.rates[task] = 1.0
-    if tasks in SUITES:
-        hidden = _NOT_REPORTED.get(tasks, ())
-        config.eval.tasks = "+".join(t for t in (*trained, *held_out) if t not in hidden)
-        config.data.mixing = "group" if tasks == "mome" else "size"
-        config.eval.groups = "mome" if tasks == "mome" else "family"
-
-
-def set_folders(config: ml_collections.ConfigDict, folders: str) -> None:
-    """Tasks of a user's own folders, paths joined by +, in equal rates; each is named after its.
-
-    People's sentences are longer than the mini suite's: of Flickr8k's captions nine in ten fit.
-
-    Raises:
-      UserError: two folders of one name.
-    """
-    for folder in filter(None, folders.split("+")):
-        path = os.path.abspath(os.path.expanduser(folder))
-        name = os.path.basename(path)
-        if name in config.data.sources:
-            raise UserError(
-                f"Two of the folders are called {name!r}: rename one, as a task is named like its "
-                "folder."
-            )
-        config.data.sources[name] = path
-        config.data.rates[name] = 1.0
-    for length in ("prompt_length", "target_length"):
-        config.data[length] = max(config.data[length], 32)
-
-
-def set_pretraining(config: ml_collections.ConfigDict) -> None:
-    """What all pretraining of small backbones shares: every weight, judged on validation splits."""
-    config.experts.method = "full"
-    config.optimizer.b2 = 0.98
-    config.optimizer.weight_decay = 0.01
-    config.log_every = 100
-    config.eval.split = "validation"
-    config.eval.examples = 200
-    config.eval.baseline = False
-    config.eval.batch_size = 100
-    config.checkpoint.every = 500
+# What a file in configs/ needs, under one name.
+__all__ = [
+    "MIXTURES",
+    "SUITES",
+    "add_source",
+    "check",
+    "defaults",
+    "parse_arg",
+    "parse_experts",
+    "paths",
+    "set_folders",
+    "set_pretraining",
+    "set_tasks",
+    "split_list",
+]
 
 
 def defaults() -> ml_collections.ConfigDict:
@@ -254,117 +182,14 @@ def defaults() -> ml_collections.ConfigDict:
     return config
 
 
-def parse_arg(arg: str | None, **fields: Any) -> ml_collections.ConfigDict:
-    """Parses `name=value,name=value` after a config's colon.
-
-    Args:
-      arg: the text after the colon, or None.
-      fields: the names allowed and their defaults, whose types (bool, int, float, str) the values
-        get.
-
-    Returns:
-      A ConfigDict of all fields.
-
-    Raises:
-      UserError: an unknown name, a text without "=", or a value of the wrong type.
-    """
-    values = ml_collections.ConfigDict(fields)
-    for part in filter(None, (arg or "").split(",")):
-        name, equals, text = part.partition("=")
-        if not equals or name not in fields:
-            hint = difflib.get_close_matches(name, fields, n=1)
-            raise UserError(
-                f"The config argument {part!r} is not one of name=value with a name out of "
-                f"{', '.join(fields)}" + (f": did you mean {hint[0]}=...?" if hint else ".")
-            )
-        values[name] = _typed(name, text, fields[name])
-    return values
-
-
-def parse_experts(text: str) -> tuple[int, int, int]:
-    """`16-16-16` -> visual, text and multimodal experts; raises UserError."""
-    parts = text.split("-")
-    if len(parts) != 3 or not all(part.isdigit() for part in parts):
-        raise UserError(
-            f"experts={text} is not of the form visual-text-multimodal, three whole numbers of 0 "
-            "or more, such as experts=16-16-16."
-        )
-    return tuple(int(part) for part in parts)
-
-
-def check(config: ml_collections.ConfigDict) -> None:
-    """Raises UserError for a number out of range that no other part of a run checks at the door."""
-    for name, least in (
-        ("steps", 0),
-        ("batch_size", 1),
-        ("accumulate", 1),
-        ("log_every", 1),
-        ("data.max_pixels", 1),
-        ("data.prompt_length", 2),
-        ("data.target_length", 2),
-        ("optimizer.learning_rate", 0),
-        ("optimizer.clip_norm", 0),
-        ("loss.z_loss", 0),
-        ("eval.examples", 0),
-        ("eval.batch_size", 1),
-        ("eval.every", 0),
-        ("checkpoint.every", 1),
-        ("checkpoint.minutes", 0),
-        ("checkpoint.keep", 1),
-        ("checkpoint.keep_best", 0),
-        ("checkpoint.grace_seconds", 0),
-        ("faults.bad_steps", 1),
-        ("faults.watchdog_minutes", 0),
-        ("backbone.unroll", 1),
-        ("language.stage_1_steps", 0),
-    ):
-        value = _lookup(config, name)
-        if value < least:
-            raise UserError(
-                f"config.{name} is {value}, but it must be {least} or more: "
-                f"set --config.{name}={least} or higher."
-            )
-    if not 0 <= config.loss.label_smoothing < 1:
-        raise UserError(
-            f"config.loss.label_smoothing is {config.loss.label_smoothing}, but it must be at "
-            "least 0 and below 1: set --config.loss.label_smoothing=0.1."
-        )
-    if config.checkpoint.which not in ("latest", "best"):
-        raise UserError(
-            f"config.checkpoint.which is {config.checkpoint.which!r}: choose latest or best."
-        )
-    if config.data.on_error not in ("fail", "skip"):
-        raise UserError(f"config.data.on_error is {config.data.on_error!r}: choose fail or skip.")
-    if config.checkpoint.keep_best and not config.eval.every:
-        raise UserError(
-            f"config.checkpoint.keep_best is {config.checkpoint.keep_best}, but nothing is "
-            "evaluated during training: set --config.eval.every to a number of steps."
-        )
-    if config.export_part not in ("backbone", "vision"):
-        raise UserError(
-            f"config.export_part is {config.export_part!r}: choose backbone, or vision for its "
-            "tower alone."
-        )
-    for name in ("backbone.dtype", "backbone.param_dtype"):
-        if _lookup(config, name) not in ("float32", "bfloat16"):
-            raise UserError(
-                f"config.{name} is {_lookup(config, name)!r}: choose float32 or bfloat16."
-            )
-
-
-def _typed(name: str, text: str, default: Any) -> Any:
-    try:
-        if isinstance(default, bool):
-            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-        return type(default)(text)
-    except (ValueError, KeyError) as error:
-        raise UserError(
-            f"The config argument {name}={text} needs a value of type {type(default).__name__}, "
-            f"such as {name}={default}."
-        ) from error
-
-
-def _lookup(config: Mapping[str, Any], name: str) -> Any:
-    for part in name.split("."):
-        config = config[part]
-    return config
+def set_pretraining(config: ml_collections.ConfigDict) -> None:
+    """What all pretraining of small backbones shares: every weight, judged on validation splits."""
+    config.experts.method = "full"
+    config.optimizer.b2 = 0.98
+    config.optimizer.weight_decay = 0.01
+    config.log_every = 100
+    config.eval.split = "validation"
+    config.eval.examples = 200
+    config.eval.baseline = False
+    config.eval.batch_size = 100
+    config.checkpoint.every = 500

@@ -5,6 +5,7 @@ Every mistake that a user can set right ends in one sentence on the standard err
 
 import difflib
 import errno
+import hashlib
 import os
 import re
 import runpy
@@ -19,6 +20,8 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from omni_smola import source_flags
+from omni_smola.config_checks import check_given
 from omni_smola.errors import Preempted, UserError
 
 MODES = ("train", "eval", "predict", "routing", "data", "compile")
@@ -47,6 +50,7 @@ _USAGE = (
     "--topology=..."
 )
 
+_LONGEST_NAME = 120  # bytes of a folder's name
 _ENDS_WITH_OTHERS = (
     "omni_smola: this process, one of several, ends by the error above, and the run with it. If "
     "another ended before, what it said is the reason. The same command on all hosts goes on from "
@@ -55,10 +59,17 @@ _ENDS_WITH_OTHERS = (
 
 
 def default_workdir(config: str) -> str:
-    """`configs/pali_smola.py:rank=8` -> `runs/pali_smola-rank=8`."""
+    """`configs/pali_smola.py:rank=8` -> `runs/pali_smola-rank=8`.
+
+    A name that is too long for a folder is cut, and ends with a hash of the whole.
+    """
     path, _, arg = config.partition(":")
     name = os.path.splitext(os.path.basename(path))[0]
-    return os.path.join("runs", "-".join(filter(None, [name, re.sub(r"[^\w=.+-]+", "_", arg)])))
+    name = "-".join(filter(None, [name, re.sub(r"[^\w=.+-]+", "_", arg)]))
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        digest = hashlib.sha256(os.fsencode(config)).hexdigest()[:8]
+        name = f"{os.fsencode(name)[:_LONGEST_NAME].decode(errors='ignore')}-{digest}"
+    return os.path.join("runs", name)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -69,38 +80,44 @@ def main(argv: Sequence[str]) -> None:
         raise UserError("There is no config: add --config=configs/pali_smola.py.")
     source = flags.FLAGS["config"].config_filename
     workdir = _WORKDIR.value or default_workdir(_config_argument() or source)
-    if _MODE.value == "compile":  # for a machine that is not there: no other host takes part
-        from omni_smola import modes
+    if _MODE.value != "compile":  # that is for a machine that is not there: no other host has part
+        from omni_smola.training import distributed
 
-        print(modes.compile_ahead(_CONFIG.value, workdir, _TOPOLOGY.value))
-        return
-    from omni_smola.training import distributed
+        distributed.start()
+    from omni_smola.training.faults.workdir import no_empty_folders
 
-    distributed.start()
-    from omni_smola import config as configs
+    with no_empty_folders(workdir):
+        print(_told(_MODE.value, _CONFIG.value, workdir), end="")
+
+
+def _told(mode: str, config: ml_collections.ConfigDict, workdir: str) -> str:
+    """What a mode has to say on the standard output; "" on hosts that are not the primary one."""
     from omni_smola import modes
+
+    if mode == "compile":
+        return f"{modes.compile_ahead(config, workdir, _TOPOLOGY.value)}\n"
+    if mode == "data":
+        return f"{modes.inspect_data(config, workdir)}\n"
+    from omni_smola import refusals
     from omni_smola.run import Run
+    from omni_smola.training import distributed
     from omni_smola.training.faults.preemption import Preemption
     from omni_smola.training.faults.watchdog import Watchdog
 
-    if _MODE.value == "data":
-        print(modes.inspect_data(_CONFIG.value, workdir))
-        return
-    config = _CONFIG.value
-    configs.check(config)
+    refusals.check(config)
     with Watchdog(config.faults.watchdog_minutes) as watchdog:
-        if _MODE.value == "train":
+        if mode == "train":
             with Preemption(config.checkpoint.grace_seconds) as preemption:
                 modes.train_first_stage(config, workdir, preemption, watchdog)
                 told = modes.train(Run(config, workdir, watchdog), preemption)
+        elif mode == "predict":
+            prompt = refusals.check_question(_IMAGE.value, _PROMPT.value)
+            told = modes.predict(Run(config, workdir, watchdog, ()), _IMAGE.value, prompt)
         else:
-            run = Run(config, workdir, watchdog)
-            if _MODE.value == "predict":
-                told = modes.predict(run, _IMAGE.value, _PROMPT.value or "")
-            else:
-                told = {"eval": modes.evaluate, "routing": modes.routing}[_MODE.value](run)
-    if distributed.is_primary():
-        print(told)
+            refusals.check_trained(workdir)
+            run = Run(config, workdir, watchdog, ("eval",))
+            told = {"eval": modes.evaluate, "routing": modes.routing}[mode](run)
+    return f"{told}\n" if distributed.is_primary() else ""
 
 
 def parse(argv: Sequence[str]) -> list[str]:
@@ -111,13 +128,21 @@ def parse(argv: Sequence[str]) -> list[str]:
             f"There is no config file {argument.partition(':')[0]!r}: give --config the path of a "
             "Python file that has get_config, such as --config=configs/pali_smola.py."
         )
+    rest, settings = source_flags.split(argv)
+    words, sys.argv = sys.argv, rest  # ml_collections reads it, too
     try:
-        return flags.FLAGS(list(argv))
+        left = flags.FLAGS(rest)
+        if _CONFIG.value is not None:
+            source_flags.apply(_CONFIG.value, settings)
+            check_given(_CONFIG.value, set(_overrides()))
+        return left
     except Exception as error:
         told = [e for e in _chain(error) if isinstance(e, UserError)]
         # ml_collections wraps what get_config raises in its own text; the first cause says it best.
         sentence = str(told[-1]) if told else _explain(error, argument or "")
         raise UserError(sentence) from error
+    finally:
+        sys.argv = words
 
 
 def _explain(error: Exception, argument: str) -> str:
@@ -200,8 +225,8 @@ def _has(config: Any, path: str) -> bool:
 
 
 def _overrides() -> Iterator[str]:
-    """The fields named on the command line: `--config.a.b=1` -> `a.b`."""
-    for word in sys.argv[1:]:
+    """The fields set on the command line, `--config.a.b=1` -> `a.b`; not by `source_flags`."""
+    for word in source_flags.split(sys.argv[1:])[0]:
         found = re.match(r"--?(?:no)?config\.([\w.]+)", word)
         if found:
             yield found.group(1)
@@ -245,6 +270,9 @@ def _run(argv: Sequence[str]) -> None:
 def cli() -> None:
     """Runs `main`, telling users' mistakes in one sentence."""
     logging.set_verbosity(logging.ERROR)
+    # A terminal may have another encoding than UTF-8, and a path bytes that have none.
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")
     try:
         app.run(_run, flags_parser=parse)
     except UserError as error:

@@ -11,13 +11,15 @@ import jax.numpy as jnp
 import ml_collections
 
 from omni_smola import config as configs
-from omni_smola import programs, spread
+from omni_smola import programs, refusals, spread
 from omni_smola.ahead import report as ahead
 from omni_smola.errors import UserError
 from omni_smola.evaluation import evaluator, report
 from omni_smola.evaluation import routing as routings
+from omni_smola.notices import say_adapted
 from omni_smola.pretrained import native, tower_files
-from omni_smola.run import Run, load_vocabulary, register_tasks, say
+from omni_smola.run import Run, say
+from omni_smola.run_data import load_vocabulary, register_tasks
 from omni_smola.step_evaluation import StepEvaluation, watched
 from omni_smola.training import distributed, loop, sharding, stages
 from omni_smola.training import state as states
@@ -47,7 +49,7 @@ def train(run: Run, preemption: Preemption | None = None) -> str:
       Preempted: a signal ended the run; what was trained is saved.
     """
     config, model = run.config, run.model
-    run.register_tasks()
+    say_adapted(run)
     state = _newest_state(run)
     _write_config(run)
     say(
@@ -82,9 +84,9 @@ def train_first_stage(
     """
     if config.language.stage_1 or not config.language.stage_1_steps:
         return
-    run = Run(stages.first_stage(config), stages.folder(config, workdir), watchdog)
+    run = Run(stages.first_stage(config), stages.folder(config, workdir), watchdog, ("train",))
     if run.checkpoints.latest() != run.config.steps:
-        run.register_tasks()
+        say_adapted(run)
         state = _newest_state(run)
         _write_config(run)
         say(f"first stage: one adapter, {run.config.steps} steps, in {run.workdir}")
@@ -95,7 +97,6 @@ def train_first_stage(
 
 def evaluate(run: Run) -> str:
     """Evaluates the workdir's newest checkpoint; returns the report."""
-    run.register_tasks()
     step, trainable = _trained(run)
     evaluate = run.make_evaluator()
     frozen = _frozen_scores(run, evaluate)
@@ -107,11 +108,13 @@ def evaluate(run: Run) -> str:
 
 
 def predict(run: Run, image: str | None, prompt: str) -> str:
-    """The answer of the workdir's newest checkpoint, or of the bare backbone if there is none."""
+    """The answer of the workdir's newest checkpoint, or of the bare backbone if there is none.
+
+    Args:
+      image, prompt: as `refusals.check_question` lets them pass.
+    """
     from omni_smola.data import ask
 
-    if not prompt:
-        raise UserError("--mode=predict needs a prompt: add --prompt='Answer in en: ...'.")
     batch = ask.make_batch(
         image,
         prompt,
@@ -135,7 +138,6 @@ def predict(run: Run, image: str | None, prompt: str) -> str:
 
 def routing(run: Run) -> str:
     """Draws what the routers of the workdir's newest checkpoint do, family by family."""
-    run.register_tasks()
     step, trainable = _trained(run)
     rows = routings.measure(
         run.eval_tasks,
@@ -152,11 +154,11 @@ def routing(run: Run) -> str:
 
 def inspect_data(config: ml_collections.ConfigDict, workdir: str) -> str:
     """What the config's mixture is made of, and a picture of it; makes no model."""
-    configs.check(config)
+    refusals.check(config)
     vocabulary = load_vocabulary(config)
     from omni_smola.data import inspect
 
-    rates = register_tasks(config, vocabulary)
+    rates = register_tasks(config, vocabulary, say)
     summaries = []
     for summary in inspect.summarize(
         rates,
@@ -164,12 +166,14 @@ def inspect_data(config: ml_collections.ConfigDict, workdir: str) -> str:
         prompt_length=config.data.prompt_length,
         target_length=config.data.target_length,
         seed=config.seed,
+        skip=config.data.on_error == "skip",
     ):
         say(f"{summary.name}: {summary.size:,} examples")
         summaries.append(summary)
     picture = os.path.join(ensure_workdir(workdir), "data.png")
     inspect.contact_sheet(picture, summaries, config.data.max_pixels)
-    return f"{inspect.table(summaries)}\n{picture}"
+    cut = [line for summary in summaries for line in summary.cut_lines()]
+    return "\n".join([inspect.table(summaries), *cut, picture])
 
 
 def compile_ahead(config: ml_collections.ConfigDict, workdir: str, topology: str | None) -> str:
@@ -295,7 +299,8 @@ def _report(run: Run, frozen: str | None, tuned: str) -> str:
     }
     tuned_name = NAMES.get(_method(run.config), "bare backbone")
     rows = report.load(frozen, tuned)
-    with open(os.path.join(run.workdir, "report.md"), "w") as file:
+    name = os.path.join(run.workdir, "report.md")
+    with open(name, "w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(report.report(rows, places, markdown=True, tuned=tuned_name))
     return report.report(rows, places, tuned=tuned_name)
 

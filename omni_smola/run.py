@@ -14,18 +14,19 @@ import ml_collections
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from omni_smola import config as configs
-from omni_smola import programs, quiet
+from omni_smola import programs, refusals
+from omni_smola.config_arguments import split_list
 from omni_smola.errors import UserError
 from omni_smola.evaluation import evaluator
 from omni_smola.models import build
 from omni_smola.pretrained import backbones, hub
+from omni_smola.run_data import check_vocabulary, load_vocabulary, register_tasks
 from omni_smola.training import distributed, optimizer, sharding, stages
 from omni_smola.training.checkpoint import Checkpoints
 from omni_smola.training.faults.watchdog import PATIENCE, Watchdog
 from omni_smola.training.faults.workdir import ensure_workdir
 from omni_smola.training.logging import BatchLog
-from omni_smola.training.model import identity, make_model
+from omni_smola.training.model import check_sizes, identity, make_model
 from omni_smola.training.step import TrainState
 
 Batch = dict[str, np.ndarray]
@@ -35,28 +36,42 @@ class Run:
     """Everything that a config determines, made at the door so that mistakes show before work."""
 
     def __init__(
-        self, config: ml_collections.ConfigDict, workdir: str, watchdog: Watchdog | None = None
+        self,
+        config: ml_collections.ConfigDict,
+        workdir: str,
+        watchdog: Watchdog | None = None,
+        reads: Sequence[str] = ("train", "eval"),
     ):
-        configs.check(config)
+        """Checks the settings, then the data, then makes the folder, then the model.
+
+        Args:
+          workdir: the run's folder.
+          watchdog: watches what may hang; None for one that does not.
+          reads: of which splits examples are read: "train" (config.data.train_split), "eval"
+            (config.eval.split); none of them where no task is needed.
+
+        Raises:
+          UserError: a mistake in the config, the data, the weights or a checkpoint.
+        """
+        refusals.check_settings(config)
         self.config = config
         self.watchdog = watchdog or Watchdog(0)
-        self.workdir = ensure_workdir(workdir)
         self.mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
         sharding.check_batch(self.mesh, "batch_size", config.batch_size, config.accumulate)
         sharding.check_batch(self.mesh, "eval.batch_size", config.eval.batch_size)
-        programs.decoding(config)  # raises for a mistake
         self.optimizer, self.schedule = optimizer.make_optimizer(config.optimizer, config.steps)
         with distributed.primary_first("weights"):
             _download(config.backbone.init)
+        check_sizes(config.backbone)
+        self.vocabulary = load_vocabulary(config)
+        self._reads = reads
+        if reads:
+            self.register_tasks()
+        self.workdir = ensure_workdir(workdir)
         with self.watchdog.watching("making the model", PATIENCE):
             self.model = make_model(config, self.mesh)
-        self.vocabulary = _vocabulary(config, self.model.vocabulary)
+        check_vocabulary(config, self.vocabulary, self.model.vocabulary)
         self.instruction = _instruction(config)
-        if config.export and config.experts.method != "full":
-            raise UserError(
-                f"config.export is {config.export!r}, but only experts.method=full trains a whole "
-                f"backbone, not {config.experts.method!r}: set --config.export= to nothing."
-            )
         self.checkpoints = Checkpoints(
             self.workdir,
             identity(config, self.model.fingerprint),
@@ -78,28 +93,43 @@ class Run:
         return TrainState(step, trainable, opt_state)
 
     def register_tasks(self) -> None:
-        """Registers the tasks of the config with SeqIO and checks that all it names exist."""
+        """Registers the tasks of the config with SeqIO and checks that all it names exist.
+
+        On many hosts all data is made here that this run reads, which else could happen later.
+        """
         from omni_smola.data import tasks
 
+        told = say if "eval" in self._reads else None
         with distributed.primary_first("data"):
-            self.rates = register_tasks(self.config, self.vocabulary)
-            names = self.config.eval.tasks.split("+") if self.config.eval.tasks else [*self.rates]
+            self.rates = register_tasks(self.config, self.vocabulary, told)
+            names = split_list(self.config.eval.tasks) or [*self.rates]
+            if len(set(names)) < len(names):
+                raise UserError(
+                    f"config.eval.tasks, {self.config.eval.tasks}, names a task twice: name each "
+                    "once."
+                )
             rows = [tasks.get(name).row for name in names]
-            if jax.process_count() > 1:
-                self._prepare(rows)
+            self._check_splits(rows)
         if self.config.eval.groups == "mome":
             rows = [dataclasses.replace(row, group=row.mome or row.group) for row in rows]
         self.eval_tasks = rows
 
-    def _prepare(self, rows: Sequence[Any]) -> None:
-        """Has all data made that this config reads, which else happens when it is first read."""
+    def _check_splits(self, rows: Sequence[Any]) -> None:
+        """Raises UserError for a split that is read and not there; tells of short ones."""
         from omni_smola.data import tasks
 
-        for name in self.rates:
+        config = self.config
+        for name in self.rates if "train" in self._reads and config.steps else ():
             task = tasks.get(name)
-            task.source.num_input_examples(task.row.split(self.config.data.train_split))
-        for row in rows:
-            tasks.get(row.name).source.num_input_examples(row.split(self.config.eval.split))
+            task.source.num_input_examples(task.row.split(config.data.train_split))
+        for row in rows if "eval" in self._reads else ():
+            split = row.split(config.eval.split)
+            size = tasks.get(row.name).source.num_input_examples(split)
+            if size < config.eval.examples:
+                say(
+                    f"{row.name}: {config.eval.examples} examples asked for (eval.examples), the "
+                    f"split '{split}' has {size}"
+                )
 
     def train_batches(self, start_step: int) -> Iterator[Batch]:
         """This host's endless stream of batches from a step on."""
@@ -143,7 +173,8 @@ class Run:
         """Tells how many damaged examples every host left out, if there were any."""
         if self.damage is None:
             return
-        told = [text.decode() for text in distributed.gather_bytes(self.damage.summary().encode())]
+        summary = self.damage.summary().encode(errors="backslashreplace")
+        told = [text.decode() for text in distributed.gather_bytes(summary)]
         for host, text in enumerate(told):
             if text:
                 say(f"host {host} {text}" if len(told) > 1 else text)
@@ -240,7 +271,7 @@ class Run:
 
 def _download(init: str) -> None:
     """Fetches a public checkpoint; what lies on this machine is left to those who read it."""
-    for part in init.split("+"):
+    for part in backbones.parts(init):
         if part.startswith(hub.SCHEME):
             hub.resolve(part)
 
@@ -252,59 +283,6 @@ def _instruction(config: ml_collections.ConfigDict) -> Any:
     from omni_smola.data import instruction
 
     return instruction.load(config.instruction.encoder, config.instruction.length)
-
-
-def register_tasks(config: ml_collections.ConfigDict, vocabulary: Any) -> dict[str, float]:
-    """Registers the tasks that a config can name; returns the rates of its mixture.
-
-    Raises:
-      UserError: a mistake in `config.data`.
-    """
-    from omni_smola.data import mixtures, tasks
-
-    data = config.data
-    tasks.register(
-        dict(data.sources),
-        data_dir=data.data_dir or None,
-        vocabulary=vocabulary,
-        manual_dir=data.manual_dir or None,
-        on_error=data.on_error,
-        prompts=data.prompts,
-        ocr=data.ocr,
-        max_pixels=data.max_pixels,
-    )
-    rates = mixtures.resolve(dict(data.rates))
-    return mixtures.weighted(rates, data.train_split, data.mixing, data.temperature, data.cap)
-
-
-def load_vocabulary(config: ml_collections.ConfigDict) -> Any:
-    """The vocabulary of a config, a seqio.Vocabulary."""
-    with quiet.starting():
-        from omni_smola.data import sources
-        from omni_smola.data import vocabulary as vocabularies
-
-        sources.keep_off_accelerators()
-    return vocabularies.load(vocabulary_file(config))
-
-
-def vocabulary_file(config: ml_collections.ConfigDict) -> str | None:
-    """The config's file or folder, else that of its public checkpoint; None for the package's."""
-    if config.data.vocabulary:
-        return config.data.vocabulary
-    init = config.backbone.init
-    return str(backbones.folder(init)) if backbones.is_public(init) else None
-
-
-def _vocabulary(config: ml_collections.ConfigDict, size: int) -> Any:
-    vocabulary = load_vocabulary(config)
-    if vocabulary.vocab_size > size:
-        raise UserError(
-            f"The vocabulary {config.data.vocabulary or 'of the package'} has "
-            f"{vocabulary.vocab_size} pieces, but the backbone {config.backbone.name} embeds "
-            f"{size}: choose the vocabulary that the backbone was trained with, by "
-            "--config.data.vocabulary."
-        )
-    return vocabulary
 
 
 def say(text: str) -> None:

@@ -267,6 +267,22 @@ MISTAKES = {
         ("--config=configs/own_data.py:folders=FIELDLESS", "--config.backbone.init=random"),
         ["FIELDLESS/train.jsonl, line 3", "answers"],
     ),
+    "no such split": (
+        (*MICRO_RUN, "--config.eval.split=tset"),
+        ["mini_suite/count has no split 'tset'", "'validation'"],
+    ),
+    "long warm-up": (
+        (*MICRO_RUN, "--config.optimizer.warmup=50"),
+        ["optimizer.warmup is 50 steps, but the run has 40", "at most 40"],
+    ),
+    "no such option": (
+        (MAIN, "--config.data.sources.pets=FILE", "--config.data.sources.pets.metrik=iou"),
+        ["no option 'metrik'", "mean metric?"],
+    ),
+    "comma in a path": (
+        ("--config=configs/own_data.py:folders=a,b",),
+        ["'b' is not one of name=value", r"written \,"],
+    ),
     "image torn": (
         (
             "--config=configs/own_data.py:folders=TORN,experts=2-2-2,rank=2",
@@ -305,6 +321,8 @@ def mistakes(command, trained, folder, tmp_path_factory):
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         outcomes = dict(zip(MISTAKES, pool.map(run, MISTAKES), strict=True))
+    # What is refused before a run begins leaves no folder.
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["image_torn"]
     shutil.rmtree(tmp_path / "runs")
     assert snapshot(tmp_path) == before  # nothing overwritten, nothing added
     return {name: (done, list(map(filled, MISTAKES[name][1]))) for name, done in outcomes.items()}

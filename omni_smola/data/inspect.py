@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
+from omni_smola.data import damage as damages
 from omni_smola.data import images
 from omni_smola.data import tasks as task_table
 from omni_smola.errors import UserError
@@ -18,11 +20,14 @@ class Lengths:
 
     Attributes:
       mean, p95, longest: in tokens.
-      limit: of the config. cut: share of the examples that are longer.
+      p99: the least length that 99% of the examples fit.
+      limit: of the config.
+      cut: share of the examples that are longer.
     """
 
     mean: float
     p95: float
+    p99: int
     longest: int
     limit: int
     cut: float
@@ -32,8 +37,9 @@ class Lengths:
         """Of the lengths of some examples."""
         array = np.asarray(lengths)
         p95 = float(np.percentile(array, 95))
+        p99 = int(np.percentile(array, 99, method="higher"))
         cut = float(np.mean(array > limit))
-        return cls(float(array.mean()), p95, int(array.max()), limit, cut)
+        return cls(float(array.mean()), p95, p99, int(array.max()), limit, cut)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +59,20 @@ class Summary:
     target: Lengths
     samples: tuple[Mapping[str, Any], ...]
 
+    def cut_lines(self) -> list[str]:
+        """A line for the prompts and one for the targets, where some of them are cut."""
+        lines = []
+        for what, lengths in (("prompt", self.prompt), ("target", self.target)):
+            if not lengths.cut:
+                continue
+            few = lengths.p99 <= lengths.limit
+            fits, share = (lengths.longest, "all") if few else (lengths.p99, "99%")
+            lines.append(
+                f"{self.name}: {_percent(lengths.cut)} of the {what}s are cut at {lengths.limit} "
+                f"tokens; {fits} would fit {share}: --config.data.{what}_length={fits}"
+            )
+        return lines
+
 
 def summarize(
     rates: Mapping[str, float],
@@ -63,6 +83,7 @@ def summarize(
     seed: int = 0,
     examples: int = 512,
     samples: int = 4,
+    skip: bool = False,
 ) -> Iterator[Summary]:
     """Looks at some examples of every task of a mixture.
 
@@ -71,9 +92,10 @@ def summarize(
       prompt_length, target_length: limits of the config.
       seed: of the choice of examples. examples: at most so many of each task.
       samples: how many of them to keep for a picture.
+      skip: whether damaged examples are left out.
 
     Raises:
-      UserError: an unknown task or split; a task without examples.
+      UserError: an unknown task or split; a task without examples, or a damaged example.
     """
     total = sum(rates.values())
     for name, rate in rates.items():
@@ -83,15 +105,18 @@ def summarize(
         if not size:
             raise UserError(f"The split '{own}' of task '{name}' has no examples.")
         chosen = np.random.default_rng(seed).permutation(size)[:examples]
-        records = task.source.dataset_at(own, np.sort(chosen), seed)
-        made = task.preprocess_postcache(task.preprocess_precache(records), None)
         lengths: dict[str, list[int]] = {"prompt": [], "target": []}
         kept = []
-        for example in made.as_numpy_iterator():
+        for example in _examples(task, own, np.sort(chosen), seed, skip):
             for field, found in lengths.items():
                 found.append(len(example[field]))
             if len(kept) < samples:
                 kept.append(_sample(task, example))
+        if not lengths["prompt"]:
+            raise UserError(
+                f"All of the {len(chosen)} examples of task '{name}' that were looked at, of the "
+                f"split '{own}', are damaged: mend the data."
+            )
         yield Summary(
             name,
             size,
@@ -174,6 +199,28 @@ def contact_sheet(
         )
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     figure.savefig(path, dpi=100)
+
+
+def _examples(
+    task: task_table.Task, split: str, indices: np.ndarray, seed: int, skip: bool
+) -> Iterator[Mapping[str, Any]]:
+    """The features of some examples, nothing cut; raises UserError for a damaged one."""
+    records = task.source.dataset_at(split, indices, seed, skip)
+    made = task.preprocess_postcache(task.preprocess_precache(records), None)
+    try:
+        for example in made.as_numpy_iterator():
+            # What stands in for a record that cannot be read has an image of no bytes.
+            if not (skip and len(example["image"]) and not example["image"][0]):
+                yield example
+    except tf.errors.OpError as error:
+        for index in indices:
+            if what := damages.why(task.source, split, int(index)):
+                raise damages.error(task.source, split, int(index), what) from error
+        raise
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}%" if share >= 0.01 else f"{100 * share:.1f}%"
 
 
 def _sample(task: task_table.Task, example: Mapping[str, Any]) -> dict[str, Any]:

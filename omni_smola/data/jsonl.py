@@ -9,7 +9,6 @@ All lines of a folder are of one kind. Files are read and checked when the folde
 before training; images are read when they are needed.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from omni_smola.data import images, jsonl_adapters, jsonl_records
 from omni_smola.data.image_folder import ImageFolder
 from omni_smola.data.jsonl_records import Record
 from omni_smola.data.sources import IndexedSource, serialize_record
+from omni_smola.data.text import lines, parse_json, short
 from omni_smola.errors import UserError
 
 _FILES = {
@@ -26,7 +26,6 @@ _FILES = {
     "test": ("test.jsonl",),
 }
 _OPEN_ALL_BELOW = 20_000
-_ID_FIELDS = ("id", "question_id")
 
 
 class JsonlFolder:
@@ -76,7 +75,11 @@ class JsonlFolder:
                 f"{[*jsonl_adapters.ADAPTERS, 'none']}."
             )
         if not self.path.is_dir():
-            raise UserError(f"{path} is not a folder; a data source is a folder of JSONL files.")
+            raise UserError(
+                f"{path} is not a folder; a data source is a folder of JSONL files. After a "
+                "config's colon, a comma or a plus sign that belongs to a path has a backslash "
+                r"before it: \, or \+."
+            )
         self.images = ImageFolder(self.path, max_pixels)
         self.records: dict[str, list[Record]] = {}
         for split, names in _FILES.items():
@@ -91,31 +94,47 @@ class JsonlFolder:
 
     def _read_file(self, file: Path, split: str) -> list[Record]:
         records: list[Record] = []
-        first_use: dict[str, int] = {}
-        with open(file, encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    records.extend(self._read_or_skip(line, split, number, file))
+        for number, line in lines(file):
+            if isinstance(line, UserError) or line.strip():
+                records.extend(self._read_or_skip(line, split, number, file))
         if not records:
             raise UserError(f"{file} is empty; give it at least one line or remove it.")
-        for record in records:
-            where = f"{file}, line {record.line}"
-            if record.id in first_use:
-                raise UserError(
-                    f"{where}: id '{record.id}' was used on line {first_use[record.id]} already; "
-                    "make the ids unique or leave them out."
-                )
-            first_use[record.id] = record.line
+        records = self._unique(file, records)
         self._check_images(file, records)
         return records
 
-    def _read_or_skip(self, line: str, split: str, number: int, file: Path) -> list[Record]:
+    def _unique(self, file: Path, records: Sequence[Record]) -> list[Record]:
+        """The records; one whose id was used before is a bad one."""
+        first_use: dict[str, int] = {}
+        unique = []
+        for record in records:
+            if not record.damaged and record.id in first_use:
+                what = (
+                    f"{file}, line {record.line}: id {short(record.id)} was used on line "
+                    f"{first_use[record.id]} already; make the ids unique or leave them out."
+                )
+                if not self._skip:
+                    raise UserError(what)
+                record = Record(record.kind, record.id, None, record.line, damaged=what)
+            elif not record.damaged:
+                first_use[record.id] = record.line
+            unique.append(record)
+        return unique
+
+    def _read_or_skip(
+        self, line: str | UserError, split: str, number: int, file: Path
+    ) -> list[Record]:
         where = f"{file}, line {number}"
+        layout = self._adapter, self.kind
         try:
+            if isinstance(line, UserError):
+                raise line
             return self._read_line(_decode(line, where), split, number, where)
         except UserError as error:
             if not self._skip:
                 raise
+            # A bad line does not decide what the others are.
+            self._adapter, self.kind = layout
             name, kind = f"{split}-{number}", self.kind or ""
             return [Record(kind, name, None, number, damaged=str(error))]
 
@@ -132,14 +151,14 @@ class JsonlFolder:
             kind = jsonl_records.infer_kind(one, where) if self.kind is None else self.kind
             if self.kind is None:
                 self.kind = kind
-            elif one.get("kind", kind) != self.kind:
+            elif one.get("kind") not in (None, self.kind):
                 raise UserError(
-                    f"{where}: a '{one['kind']}' record in a folder of '{self.kind}' records; "
+                    f"{where}: a {short(one['kind'])} record in a folder of '{self.kind}' records; "
                     "give each kind its own folder."
                 )
-            name = next((str(one[f]) for f in _ID_FIELDS if one.get(f) is not None), None)
-            name = name or f"{split}-{number}"
-            name = f"{name}/{one['part']}" if "part" in one else name
+            name = jsonl_records.record_id(one, where) or f"{split}-{number}"
+            if self._adapter != "none" and "part" in one:  # of several records of a line
+                name = f"{name}/{one['part']}"
             size_of = _named(self.images, where)
             records.append(
                 jsonl_records.read_record(
@@ -221,12 +240,9 @@ def check_folder(path: str | Path, **options: Any) -> JsonlFolder:
 
 
 def _decode(line: str, where: str) -> dict[str, Any]:
-    try:
-        fields = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not valid JSON ({error}).") from error
+    fields = parse_json(line, where)
     if not isinstance(fields, dict):
-        raise UserError(f"{where}: a line must hold one JSON object, not {line.strip()[:40]}.")
+        raise UserError(f"{where}: a line must hold one JSON object, not {short(fields)}.")
     return fields
 
 

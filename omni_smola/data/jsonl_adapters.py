@@ -13,16 +13,20 @@ the config, or else inferred from the fields of a file's first line:
 """
 
 import io
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from PIL import Image, ImageColor
 
+from omni_smola.data.jsonl_values import list_names, text_of
+from omni_smola.data.text import short
 from omni_smola.errors import UserError
 
 Fields = Mapping[str, Any]
 
 PATCH_WIDTH, PATCH_HEIGHT = 18, 20
+MAX_PATCHES = 256
 _STATEMENTS = ("statement", "sentence", "caption")
 _TRUTH = {"true": "yes", "1": "yes", "yes": "yes", "false": "no", "0": "no", "no": "no"}
 
@@ -33,14 +37,15 @@ def _truth(label: Any) -> str | None:
 
 def statement(fields: Fields, where: str) -> list[dict[str, Any]]:
     """A statement and whether it is true -> a yes/no question."""
-    name = next((name for name in _STATEMENTS if name in fields), None)
+    name = next((name for name in _STATEMENTS if fields.get(name) is not None), None)
     answer = _truth(fields.get("label"))
     if name is None or answer is None:
         raise UserError(
             f"{where}: adapter 'statement' needs one of {list(_STATEMENTS)} and a label among "
-            f"{list(_TRUTH)}; label is {fields.get('label')!r}, the fields are {list(fields)}."
+            f"{list(_TRUTH)}; label is {short(fields.get('label'))}, the fields are "
+            f"{list_names(fields)}."
         )
-    question = f"is it true: {fields[name]}"
+    question = f"is it true: {text_of(fields[name], name, where)}"
     return [_keep(fields) | {"kind": "question", "question": question, "answers": [answer]}]
 
 
@@ -49,7 +54,7 @@ def languages(fields: Fields, where: str) -> list[dict[str, Any]]:
     captions = fields.get("captions")
     if not isinstance(captions, dict) or "en" not in captions:
         raise UserError(
-            f"{where}: adapter 'languages' needs captions with the key 'en', not {captions!r}."
+            f"{where}: adapter 'languages' needs captions with the key 'en', not {short(captions)}."
         )
     return [_keep(fields) | {"kind": "caption", "captions": captions["en"]}]
 
@@ -67,19 +72,25 @@ def fields(fields: Fields, where: str) -> list[dict[str, Any]]:
 def patches(fields: Fields, where: str) -> list[dict[str, Any]]:
     """Colours and the one described -> an image of patches side by side, box and expression."""
     colours, target = fields.get("rgb"), fields.get("target")
-    if not isinstance(colours, list) or target not in range(len(colours)):
+    if (
+        not isinstance(colours, list)
+        or not isinstance(target, int)
+        or isinstance(target, bool)
+        or not 0 <= target < len(colours)
+    ):
         raise UserError(
             f"{where}: adapter 'patches' needs rgb, a list of colours, and target, an index into "
-            f"it; they are {colours!r} and {target!r}."
+            f"it; they are {short(colours)} and {short(target)}."
         )
+    if len(colours) > MAX_PATCHES:
+        raise UserError(f"{where}: rgb holds {len(colours)} colours; at most {MAX_PATCHES} work.")
     image = Image.new("RGB", (PATCH_WIDTH * len(colours), PATCH_HEIGHT))
     for i, colour in enumerate(colours):
-        try:
-            rgb = ImageColor.getrgb(f"#{colour}")
-        except ValueError:
+        if not re.fullmatch("[0-9a-fA-F]{6}", str(colour)):
             raise UserError(
-                f"{where}: {colour!r} is no colour; write six hex digits, as in 'ac7052'."
-            ) from None
+                f"{where}: {short(colour)} is no colour; write six hex digits, as in 'ac7052'."
+            )
+        rgb = ImageColor.getrgb(f"#{colour}")
         image.paste(rgb, (PATCH_WIDTH * i, 0, PATCH_WIDTH * (i + 1), PATCH_HEIGHT))
     png = io.BytesIO()
     image.save(png, "PNG")
@@ -99,6 +110,15 @@ ADAPTERS: dict[str, Adapter] = {
     "counts": counts,
     "fields": fields,
     "patches": patches,
+}
+
+# adapter -> the fields that it reads
+NEEDS = {
+    "statement": "'statement', 'sentence' or 'caption', and a 'label' that is true or false",
+    "languages": "'captions', an object with the key 'en'",
+    "counts": "'counts', an object of numbers by name",
+    "fields": "'fields', an object of texts by name",
+    "patches": "'rgb', a list of colours, 'target', an index into it, and 'utterance'",
 }
 
 
@@ -121,13 +141,18 @@ def infer_adapter(fields: Fields) -> str | None:
 def _questions(fields: Fields, name: str, template: str, where: str) -> list[dict[str, Any]]:
     values = fields.get(name)
     if not isinstance(values, dict):
-        raise UserError(f"{where}: adapter '{name}' needs '{name}', an object, not {values!r}.")
-    return [
-        _keep(fields)
-        | {"kind": "question", "question": template.format(key), "answers": value, "part": key}
-        for key, value in values.items()
-        if value not in ("", None)
-    ]
+        raise UserError(
+            f"{where}: adapter '{name}' needs '{name}', an object, not {short(values)}."
+        )
+    questions = []
+    for key, value in values.items():
+        if value is None or value == "":
+            continue
+        part = text_of(key, f"a name in {name}", where)
+        answer = text_of(value, f"{part} of {name}", where)
+        asked = {"kind": "question", "question": template.format(part), "answers": answer}
+        questions.append(_keep(fields) | asked | {"part": part})
+    return questions
 
 
 def _keep(fields: Fields) -> dict[str, Any]:

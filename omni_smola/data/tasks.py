@@ -4,12 +4,16 @@ Nothing is registered at import: `register` does it, once or again, from what th
 """
 
 import difflib
-from collections.abc import Iterable, Mapping
+import itertools
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import seqio
 import tensorflow as tf
 
+from omni_smola.config_tasks import SOURCE_OPTIONS, task_name
 from omni_smola.data import images
 from omni_smola.data import vocabulary as vocabularies
 from omni_smola.data.jsonl import JsonlFolder, JsonlSource
@@ -28,7 +32,10 @@ _DEFAULT_METRIC = {
     "box": "iou",
     "describe": "cider",
 }
-_SOURCE_OPTIONS = ("path", "kind", "adapter", "metric", "group")
+# Answers longer than these on average are texts: no two people write the same.
+_LONG_ANSWER = {"words": 5, "characters": 30}
+_LOOKED_AT = 2000  # records whose answers are measured
+_NAME = re.compile(r"[\w:#]+")  # SeqIO allows a dot too, but the config does not
 
 
 class Task(seqio.Task):
@@ -76,6 +83,7 @@ def register(
     prompts: str = "pali",
     ocr: int = 0,
     max_pixels: int = images.MAX_PIXELS,
+    told: Callable[[str], None] | None = None,
 ) -> list[str]:
     """Registers the table's tasks and those of the user's folders with SeqIO.
 
@@ -93,6 +101,7 @@ def register(
       on_error: "fail" at a bad record of an official file or a folder, or "skip" it and count.
       prompts, ocr: see `preprocessors.texts_of`.
       max_pixels: of an image of a folder, see `images`.
+      told: of every folder, what is made of it and how it is scored; None for nobody.
 
     Returns:
       The names of all tasks registered, in order.
@@ -112,10 +121,11 @@ def register(
     for name, options in (sources or {}).items():
         if any(name in (task.name, f"{task.name}_describe") for task in tasks):
             raise UserError(
-                f"The name '{name}' of a data source is a task's already; choose another."
+                f"The name '{name}' of a data source is a task's already; choose another, by "
+                "--config.data.sources.NAME=PATH or by renaming the folder."
             )
         options = {"path": options} if isinstance(options, str) else dict(options)
-        tasks.extend(_folder_tasks(name, options, how, on_error, max_pixels))
+        tasks.extend(_folder_tasks(name, options, how, on_error, max_pixels, told))
     for task in tasks:
         seqio.TaskRegistry.remove(task.name)
         seqio.TaskRegistry.add_provider(task.name, task)
@@ -139,11 +149,21 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
 
 
 def _folder_tasks(
-    name: str, options: dict[str, Any], how: Mapping[str, Any], on_error: str, max_pixels: int
+    name: str,
+    options: dict[str, Any],
+    how: Mapping[str, Any],
+    on_error: str,
+    max_pixels: int,
+    told: Callable[[str], None] | None,
 ) -> list[Task]:
+    if not _NAME.fullmatch(name):
+        raise UserError(
+            f"A data source cannot be called {name!r}: a task's name has letters, digits and "
+            f"underscores only. Call it {task_name(name)!r}."
+        )
     for option in options:
-        if option not in _SOURCE_OPTIONS:
-            known = ", ".join(_SOURCE_OPTIONS)
+        if option not in SOURCE_OPTIONS:
+            known = ", ".join(SOURCE_OPTIONS)
             raise UserError(f"Data source '{name}': option '{option}' is unknown; known: {known}.")
     if "path" not in options:
         raise UserError(f"Data source '{name}' needs a 'path', the folder of its JSONL files.")
@@ -156,10 +176,23 @@ def _folder_tasks(
         on_error=on_error,
         max_pixels=max_pixels,
     )
+    records = [record for split in folder.records.values() for record in split]
+    if all(record.damaged for record in records):
+        raise UserError(
+            f"None of the {len(records)} lines in {folder.path} can be read. The first mistake: "
+            f"{records[0].damaged}"
+        )
     kind = "choice_text" if as_text else folder.kind
-    metric = options.get("metric", _default_metric(kind, folder))
+    metric, why = options.get("metric"), "as you chose"
+    if metric is None:
+        metric, why = _default_metric(kind, folder)
+        why += f"; another by --config.data.sources.{name}.metric=METRIC"
     if metric not in METRICS:
         raise UserError(f"Data source '{name}': " + unknown_name("metric", metric, METRICS))
+    if told:
+        called = os.path.basename(folder.path)
+        adapted = f" (of the folder {called!r})" if called != name else ""
+        told(f"task {name}{adapted}: kind {kind}, scored by {metric} ({why})")
     source = JsonlSource(folder)
     group = options.get("group", name)
     rows = [TaskRow(name, str(folder.path), kind, metric, group)]
@@ -169,12 +202,24 @@ def _folder_tasks(
     return [Task(row, source, **how) for row in rows]
 
 
-def _default_metric(kind: str, folder: JsonlFolder) -> str:
-    records = (record for split in folder.records.values() for record in split)
-    whole = [record for record in records if not record.damaged]
-    if kind == "question" and all(len(record.references) == 10 for record in whole):
-        return "vqa_accuracy"
-    return _DEFAULT_METRIC[kind]
+def _default_metric(kind: str, folder: JsonlFolder) -> tuple[str, str]:
+    """The metric of a folder, and why it is chosen."""
+    if kind != "question":
+        return _DEFAULT_METRIC[kind], f"the metric of the kind {kind}"
+    records = itertools.chain.from_iterable(folder.records.values())
+    answers = [record.references for record in records if not record.damaged]
+    if all(len(references) == 10 for references in answers):
+        return "vqa_accuracy", "every question has ten answers"
+    texts = [text for references in answers[:_LOOKED_AT] for text in references]
+    words = sum(len(text.split()) for text in texts) / len(texts)
+    characters = sum(map(len, texts)) / len(texts)
+    said = f"answers have {words:.1f} words and {characters:.0f} characters on average"
+    if words > _LONG_ANSWER["words"]:
+        return "rouge_l", f"{said}: too long to be matched exactly"
+    if characters > _LONG_ANSWER["characters"]:
+        # Of scripts that have no blanks between words, letters are compared.
+        return "anls", f"{said}: too long to be matched exactly"
+    return _DEFAULT_METRIC[kind], said
 
 
 def _postprocess(output: Any, *, example: Mapping[str, Any], is_target: bool) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from jax.sharding import Sharding
 
+from omni_smola.config_arguments import paths
 from omni_smola.errors import UserError
 from omni_smola.models.backbones import Backbone
 from omni_smola.models.decoder_only import LanguageConfig
@@ -45,10 +46,16 @@ def is_public(init: str) -> bool:
     """Whether `init` names a public checkpoint, and not "random", "shipped" or a file of ours."""
     if init in ("random", "shipped", ""):
         return False
-    if "+" in init or init.startswith("hf://"):
+    names = parts(init)
+    if len(names) > 1 or names[0].startswith("hf://"):
         return True
-    path = pathlib.Path(init).expanduser()
+    path = pathlib.Path(names[0]).expanduser()
     return path.suffix != ".safetensors" or (path.is_file() and not _is_ours(path))
+
+
+def parts(init: str) -> list[str]:
+    """The checkpoints that `init` names: paths or addresses joined by +, see `paths`."""
+    return paths(init) or [init]
 
 
 def folder(init: str) -> pathlib.Path:
@@ -59,7 +66,7 @@ def folder(init: str) -> pathlib.Path:
     Raises:
       UserError: see `hub.resolve`.
     """
-    return hub.resolve(init.split("+")[-1])
+    return hub.resolve(parts(init)[-1])
 
 
 def read_config(init: str) -> Backbone:
@@ -70,7 +77,7 @@ def read_config(init: str) -> Backbone:
     """
     path = folder(init)
     kind = str(huggingface.config(path).get("model_type", ""))
-    if kind not in _READERS or "+" in init:
+    if kind not in _READERS or len(parts(init)) > 1:
         raise UserError(
             f"backbone.name is auto, but the checkpoint {init} is of the type {kind!r}: sizes are "
             f"read of {', '.join(_READERS)}; name those of any other by --config.backbone.name."
@@ -96,34 +103,35 @@ def read(
       UserError: as `load.read`, or one checkpoint in place of two or the other way around.
     """
     if not isinstance(config, PaliConfig):
-        if "+" in init:
+        if len(parts(init)) > 1:
             raise UserError(
                 f"config.backbone.init names two checkpoints, {init}, but this backbone is "
                 "published as one: give its folder or hf://OWNER/REPO."
             )
         return load.read(folder(init), _family(config), wanted, place)
-    parts = init.split("+")
+    names = parts(init)
     tower = {path: leaf for path, leaf in wanted.items() if path.startswith(_TOWER)}
     rest = {
         path: leaf for path, leaf in wanted.items() if not path.startswith((_TOWER, _PROJECTION))
     }
-    if len(parts) != (2 if tower else 1):
+    if len(names) != (2 if tower else 1):
         raise UserError(
             f"config.backbone.init is {init}, but a PaLI of public parts needs "
             + (
-                "the checkpoints of its SigLIP tower and of its T5: join them by +, as in "
+                "the checkpoints of its SigLIP tower and of its T5: join them by + (a plus "
+                r"sign inside of a path is \+), as in "
                 "hf://google/siglip-so400m-patch14-224+hf://google/flan-t5-base."
                 if tower
                 else "only the checkpoint of its T5 where it sees through vision experts."
             )
         )
-    language = hub.resolve(parts[-1])
+    language = hub.resolve(names[-1])
     family = (t5.t5x_family if _is_t5x(language) else t5.family)(config.language)
     given = load.read(language, family, rest, place)
     if tower:
         plain = siglip.family(config.vision)
         moved = dataclasses.replace(plain, rules=siglip.rules(ours=_TOWER))
-        given |= load.read(hub.resolve(parts[0]), moved, tower, place)
+        given |= load.read(hub.resolve(names[0]), moved, tower, place)
     return given
 
 

@@ -124,6 +124,11 @@ def identity(config: ml_collections.ConfigDict, fingerprint: str) -> dict[str, A
     }
 
 
+def check_sizes(config: ml_collections.ConfigDict) -> None:
+    """Raises UserError for a `config.backbone` that names no sizes, before a model is made."""
+    _sizes(config)
+
+
 def _sizes(config: ml_collections.ConfigDict) -> backbones.Backbone:
     """Those of `config.backbone`: by its name, or of the checkpoint that it starts from."""
     if config.name != "auto":
@@ -193,7 +198,7 @@ def weight_file(config: ml_collections.ConfigDict) -> str | None:
     """The file that `config.backbone.init` means, None for random weights; raises UserError."""
     if config.init == "random":
         return None
-    return native.shipped(config.name) if config.init == "shipped" else config.init
+    return native.shipped(config.name) if config.init == "shipped" else public.parts(config.init)[0]
 
 
 def _fill(

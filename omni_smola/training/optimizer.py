@@ -13,24 +13,36 @@ OPTIMIZERS = ("adamw", "adafactor")
 SCHEDULES = ("constant", "cosine", "linear", "rsqrt")
 
 
-def make_schedule(config: ml_collections.ConfigDict, steps: int) -> optax.Schedule:
-    """Warm-up from 0 to `learning_rate` over `warmup` steps, then down to `final_fraction` of it.
+def warmup_steps(config: ml_collections.ConfigDict, steps: int) -> int:
+    """Steps of the warm-up: `warmup`, or half of a run that is shorter than that.
 
     Args:
       config: `config.optimizer`. steps: length of the run.
 
     Raises:
-      UserError: an unknown schedule, or a warm-up longer than the run.
+      UserError: it is negative.
     """
-    peak, warmup = config.learning_rate, config.warmup
+    if config.warmup < 0:
+        raise UserError(
+            f"optimizer.warmup is {config.warmup}, but a number of steps is 0 or more: set "
+            f"--config.optimizer.warmup=0 for none."
+        )
+    return config.warmup if config.warmup <= steps else steps // 2
+
+
+def make_schedule(config: ml_collections.ConfigDict, steps: int) -> optax.Schedule:
+    """Warm-up from 0 to `learning_rate` over `warmup_steps`, then down to `final_fraction` of it.
+
+    Args:
+      config: `config.optimizer`. steps: length of the run.
+
+    Raises:
+      UserError: an unknown schedule, or a negative warm-up.
+    """
+    peak, warmup = config.learning_rate, warmup_steps(config, steps)
     if config.schedule not in SCHEDULES:
         raise UserError(
             f"optimizer.schedule is {config.schedule!r}: choose one of {', '.join(SCHEDULES)}."
-        )
-    if not 0 <= warmup <= steps:
-        raise UserError(
-            f"optimizer.warmup is {warmup} steps, but the run has {steps}: set "
-            f"--config.optimizer.warmup to at most {steps}."
         )
     rest = max(1, steps - warmup)
     after = {

@@ -6,6 +6,8 @@ from PIL import Image
 from omni_smola.data import inspect, tasks
 from omni_smola.errors import UserError
 
+from .conftest import caption_records
+
 RATES = {"cap": 3.0, "ask": 1.0}
 LIMITS = {"prompt_length": 6, "target_length": 32}
 
@@ -51,6 +53,36 @@ def test_the_contact_sheet_is_a_picture_of_all_tasks(tasks_of_three, tmp_path):
     inspect.contact_sheet(path, summaries())
     with Image.open(path) as sheet:
         assert sheet.size == (1280, 680)
+
+
+def test_what_is_cut_is_said_with_the_length_that_fits(tasks_of_three):
+    _, ask = summaries()
+    need = ask.prompt.longest
+    assert ask.cut_lines() == [
+        f"ask: 100% of the prompts are cut at 6 tokens; {need} would fit 99%: "
+        f"--config.data.prompt_length={need}"
+    ]
+    assert summaries(prompt_length=need)[1].cut_lines() == []
+    rare = inspect.Lengths.of([3] * 999 + [50], 10)
+    assert (rare.p99, rare.cut) == (3, 0.001)
+    summary = inspect.Summary("x", 1000, 1.0, rare, rare, ())
+    assert "0.1% of the prompts" in summary.cut_lines()[0]
+    assert "50 would fit all" in summary.cut_lines()[0]
+
+
+def test_damaged_examples_are_a_sentence_or_left_out(write_folder):
+    path = write_folder("cap", train=caption_records(4))
+    tasks.register({"cap": str(path)})
+    (path / "img/2.png").unlink()
+    options = {"split": "train", **LIMITS}
+    with pytest.raises(UserError, match=r"Line 3 .*img/2\.png.*on_error=skip"):
+        list(inspect.summarize({"cap": 1.0}, **options))
+    (summary,) = inspect.summarize({"cap": 1.0}, skip=True, **options)
+    assert len(summary.samples) == 3
+    for image in path.glob("img/*"):
+        image.unlink()
+    with pytest.raises(UserError, match=r"All of the 4 examples .* are damaged"):
+        list(inspect.summarize({"cap": 1.0}, skip=True, **options))
 
 
 def test_mistakes_are_sentences(tasks_of_three):

@@ -53,6 +53,39 @@ def test_options_of_a_folder(write_folder):
     assert tasks.get("pick").row.kind == "choice_text"
 
 
+WORDS = "because the shape on the left has more sides than any of the others"
+
+
+@pytest.mark.parametrize(
+    ("answers", "metric"),
+    [
+        (["yes"], "exact_match"),
+        (["a dog", "the brown dog"], "exact_match"),
+        (["3", WORDS], "rouge_l"),
+        ([WORDS], "rouge_l"),
+        (["\u5de6\u8fb9\u7684\u5f62\u72b6\u6bd4\u5176\u4ed6\u7684\u591a" * 4], "anls"),
+        ([WORDS] * 10, "vqa_accuracy"),
+    ],
+)
+def test_the_metric_follows_the_answers_and_is_explained(write_folder, answers, metric):
+    records = [record | {"answers": answers} for record in question_records(3)]
+    told = []
+    folder = str(write_folder("my-qa", train=records))
+    tasks.register({"qa": folder}, told=told.append)
+    assert tasks.get("qa").row.metric == metric
+    (line,) = told
+    assert f"task qa (of the folder 'my-qa'): kind question, scored by {metric} (" in line
+    assert "--config.data.sources.qa.metric=METRIC" in line
+    tasks.register({"qa": {"path": folder, "metric": "anls"}}, told=told.append)
+    assert tasks.get("qa").row.metric == "anls" and "as you chose" in told[1]
+
+
+def test_a_folder_whose_lines_are_all_bad_is_refused_when_it_becomes_a_task(write_folder):
+    folder = str(write_folder("x", train=["{", "{"]))
+    with pytest.raises(UserError, match=r"None of the 2 lines .*line 1: not valid JSON"):
+        tasks.register({"x": folder}, on_error="skip")
+
+
 def test_mistakes_in_the_sources_of_a_config(write_folder):
     path = str(write_folder("a", train=caption_records(1)))
     with pytest.raises(UserError, match=r"'cap': option 'metrics' is unknown; known: path, kind"):
@@ -61,6 +94,8 @@ def test_mistakes_in_the_sources_of_a_config(write_folder):
         tasks.register({"cap": {"kind": "caption"}})
     with pytest.raises(UserError, match=r"metric 'sider' is unknown\. Did you mean 'cider'\?"):
         tasks.register({"cap": {"path": path, "metric": "sider"}})
+    with pytest.raises(UserError, match=r"called 'my-cap'.*Call it 'my_cap'"):
+        tasks.register({"my-cap": path})
     with pytest.raises(UserError, match=r"name 'mini_vqa' .* choose another"):
         tasks.register({"mini_vqa": path})
 

@@ -8,7 +8,13 @@ from pathlib import Path
 from omni_smola.data.builders.official.answers import all_choices
 from omni_smola.data.builders.official.builder import Example, OfficialBuilder
 from omni_smola.data.builders.official.drawing import cover, encoded, opened
-from omni_smola.data.builders.official.files import BadRecord, Fields, SourceFile, read_json
+from omni_smola.data.builders.official.files import (
+    BadRecord,
+    Fields,
+    SourceFile,
+    read_json,
+    read_text,
+)
 from omni_smola.data.builders.official.images import Made, Read
 from omni_smola.errors import UserError
 
@@ -91,7 +97,7 @@ class Ai2d(OfficialBuilder):
     IMAGES = Made("ai2d", (_QUESTIONS, _ANNOTATIONS, _IMAGES), _diagrams)
 
     def records(self, folder: Path, split: str) -> Iterator[Fields]:
-        lines = (folder / _TEST_IDS.path).read_text(encoding="utf-8-sig").split()
+        lines = read_text(folder / _TEST_IDS.path).split()
         test = {line.removesuffix(".png") for line in lines}
         for record in _questions(folder):
             # One that is no object is told with the training split.

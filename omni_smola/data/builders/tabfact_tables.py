@@ -2,13 +2,18 @@
 
 import csv
 import functools
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
 from omni_smola.data.builders.official.builder import Example, OfficialBuilder
 from omni_smola.data.builders.official.drawing import table_image
-from omni_smola.data.builders.official.files import Fields, SourceFile, read_dict, read_json
+from omni_smola.data.builders.official.files import (
+    Fields,
+    SourceFile,
+    read_dict,
+    read_json,
+    read_rows,
+)
 from omni_smola.data.builders.official.images import Made, Read
 
 _PAGE = "https://github.com/wenhuchen/Table-Fact-Checking"
@@ -37,8 +42,8 @@ def _tables(folder: Path) -> dict[str, Read]:
 
 def _drawn(path: Path, caption: str) -> bytes:
     text = path.read_text(encoding="utf-8", errors="replace")
-    rows = csv.reader(io.StringIO(text), delimiter="#", quoting=csv.QUOTE_NONE)
-    return table_image([row for row in rows if row], caption)
+    rows = read_rows(path, text, delimiter="#", quoting=csv.QUOTE_NONE)
+    return table_image([row for _, row in rows if row], caption)
 
 
 class TabfactTables(OfficialBuilder):

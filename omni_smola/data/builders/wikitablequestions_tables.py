@@ -1,14 +1,12 @@
 """WikiTableQuestions (Pasupat and Liang, arXiv 1508.00305) of its own repository: tables drawn."""
 
-import csv
 import functools
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
 from omni_smola.data.builders.official.builder import Example, OfficialBuilder
 from omni_smola.data.builders.official.drawing import table_image
-from omni_smola.data.builders.official.files import Fields, SourceFile, read_table
+from omni_smola.data.builders.official.files import Fields, SourceFile, read_rows, read_table
 from omni_smola.data.builders.official.images import Made, Read
 
 _PAGE = "https://github.com/ppasupat/WikiTableQuestions"
@@ -33,8 +31,8 @@ def _tables(folder: Path) -> dict[str, Read]:
 def _drawn(path: Path) -> bytes:
     text = path.read_text(encoding="utf-8", errors="replace")
     # Quotes and backslashes within a cell have a backslash before them.
-    rows = csv.reader(io.StringIO(text), doublequote=False, escapechar="\\")
-    return table_image([row for row in rows if row])
+    rows = read_rows(path, text, doublequote=False, escapechar="\\")
+    return table_image([row for _, row in rows if row])
 
 
 class WikitablequestionsTables(OfficialBuilder):

@@ -1,11 +1,38 @@
 """The folder of a run, proved at the door: it can be written to, and all hosts see the same."""
 
+import contextlib
 import os
 import tempfile
 import uuid
+from collections.abc import Iterator
 
 from omni_smola.errors import UserError, first_line
 from omni_smola.training import distributed
+
+
+@contextlib.contextmanager
+def no_empty_folders(workdir: str) -> Iterator[None]:
+    """A context that a UserError leaves without the empty folders that were made inside of it."""
+    path = os.path.abspath(os.path.expanduser(workdir))
+    there = set(os.listdir(path)) if os.path.isdir(path) else None
+    top = path
+    while not os.path.exists(os.path.dirname(top)):
+        top = os.path.dirname(top)
+    try:
+        yield
+    except UserError:
+        if there is None:
+            _remove_empty(top)
+        elif os.path.isdir(path):
+            for name in set(os.listdir(path)) - there:
+                _remove_empty(os.path.join(path, name))
+        raise
+
+
+def _remove_empty(top: str) -> None:
+    for folder, _, _ in os.walk(top, topdown=False):
+        with contextlib.suppress(OSError):  # something is in it
+            os.rmdir(folder)
 
 
 def ensure_workdir(workdir: str) -> str:

@@ -25,6 +25,7 @@ from omni_smola.data.builders.official.files import (
     missing_files,
     not_utf8,
 )
+from omni_smola.data.text import short
 from omni_smola.errors import UserError
 
 PACKAGE = "omni_smola.data.builders"
@@ -188,9 +189,12 @@ class OfficialBuilder(images.QuietBuilder, abc.ABC, skip_registration=True):
         store: images.ImageStore | None,
     ) -> dict[str, Any]:
         """The example as it is stored; raises BadRecord for what no dataset may have."""
-        for text in (example.id, example.question, *example.references, *example.choices):
+        texts = (example.id, example.question, example.groups, example.image or "")
+        for text in (*texts, *example.references, *example.choices):
             if not_utf8(text):
-                raise record.bad(f"{text!r} is not UTF-8: convert the file, or download it again.")
+                raise record.bad(
+                    f"{short(text)} is not UTF-8: convert the file, or download it again."
+                )
         if example.id in seen:
             raise record.bad(f"the id {example.id!r} stands in {split} twice.")
         if not example.references and split not in self.HIDDEN:

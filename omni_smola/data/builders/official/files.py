@@ -14,8 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omni_smola.errors import UserError
+from omni_smola.data.text import check_encoding, short
+from omni_smola.errors import UserError, first_line
 
+_LARGEST = (1 << 63) - 1  # what is stored of a whole number
 _HALF = re.compile("[\ud800-\udfff]")
 
 
@@ -79,7 +81,7 @@ class Fields:
     def get(self, name: str) -> Any:
         """The field as it is; raises BadRecord where it is missing."""
         if not isinstance(self.values, Mapping):
-            raise self.bad(f"{_short(self.values)} is no object of fields.")
+            raise self.bad(f"{short(self.values)} is no object of fields.")
         if name not in self.values:
             names = ", ".join(map(repr, self.values))
             raise self.bad(f"the field '{name}' is missing; there are {names or 'none'}.")
@@ -89,7 +91,7 @@ class Fields:
         """A string, stripped; raises BadRecord for another type, or for nothing unless `empty`."""
         value = self.get(name)
         if not isinstance(value, str):
-            raise self.bad(f"'{name}' must be a text, but is {_short(value)}.")
+            raise self.bad(f"'{name}' must be a text, but is {short(value)}.")
         if not value.strip() and not empty:
             raise self.bad(f"'{name}' is empty.")
         return value.strip()
@@ -105,10 +107,10 @@ class Fields:
         """A whole number from `least` to `most`."""
         value = self.get(name)
         whole = isinstance(value, int) and not isinstance(value, bool)
-        if not whole or value < least or (most is not None and value > most):
+        if not whole or not least <= value <= (_LARGEST if most is None else most):
             to = "" if most is None else f" to {most}"
             raise self.bad(
-                f"'{name}' must be a whole number from {least}{to}, but is {_short(value)}."
+                f"'{name}' must be a whole number from {least}{to}, but is {short(value)}."
             )
         return value
 
@@ -117,16 +119,16 @@ class Fields:
         values = self.items(name)
         for value in values:
             if isinstance(value, bool) or not isinstance(value, int | float):
-                raise self.bad(f"'{name}' must hold numbers, but holds {_short(value)}.")
-        if len(values) != count or not all(map(math.isfinite, values)):
-            raise self.bad(f"'{name}' must be {count} numbers, but is {_short(values)}.")
+                raise self.bad(f"'{name}' must hold numbers, but holds {short(value)}.")
+        if len(values) != count or not all(map(_is_finite, values)):
+            raise self.bad(f"'{name}' must be {count} numbers, but is {short(values)}.")
         return [float(value) for value in values]
 
     def items(self, name: str) -> list:
         """A list, which may be empty."""
         value = self.get(name)
         if not isinstance(value, list):
-            raise self.bad(f"'{name}' must be a list, but is {_short(value)}.")
+            raise self.bad(f"'{name}' must be a list, but is {short(value)}.")
         return value
 
     def texts(self, name: str, at_least: int = 1) -> list[str]:
@@ -134,10 +136,10 @@ class Fields:
         values = self.items(name)
         for value in values:
             if not isinstance(value, str):
-                raise self.bad(f"'{name}' must hold texts, but holds {_short(value)}.")
+                raise self.bad(f"'{name}' must hold texts, but holds {short(value)}.")
         texts = [value.strip() for value in values if value.strip()]
         if len(texts) < at_least:
-            raise self.bad(f"'{name}' must hold {at_least} or more texts, but is {_short(values)}.")
+            raise self.bad(f"'{name}' must hold {at_least} or more texts, but is {short(values)}.")
         return texts
 
     def records(self, name: str) -> list["Fields"]:
@@ -150,11 +152,13 @@ class Fields:
 def read_json(path: Path) -> Any:
     """The value in a JSON file; raises UserError for one that is not JSON."""
     try:
-        return json.loads(_text(path))
+        return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise UserError(
             f"{path} is not complete JSON ({error.msg}, line {error.lineno}): download it again."
         ) from error
+    except (ValueError, RecursionError) as error:  # a number or a nesting without end
+        raise UserError(f"{path} is JSON that cannot be read ({first_line(error)}).") from error
 
 
 def read_list(path: Path, key: str | None = None) -> Iterator[Fields]:
@@ -188,13 +192,13 @@ def read_jsonl(path: Path) -> Iterator[Fields]:
     A line that is not JSON is a bad record like any other.
     """
     # Not splitlines, which also cuts at characters that may stand inside of a text.
-    for number, line in enumerate(_text(path).split("\n"), 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         if line.strip():
             where = f"{path}, line {number}"
             try:
                 value = json.loads(line)
-            except json.JSONDecodeError as error:
-                value, where = line, f"{where}, which is not JSON ({error.msg})"
+            except (ValueError, RecursionError) as error:
+                value, where = line, f"{where}, which is not JSON ({first_line(error)})"
             yield Fields(value, where)
 
 
@@ -205,18 +209,34 @@ def read_table(path: Path, columns: Sequence[str], delimiter: str = ",") -> Iter
       UserError: the header lacks a column.
     """
     quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
-    rows = csv.DictReader(
-        io.StringIO(_text(path), newline=""), delimiter=delimiter, quoting=quoting
-    )
-    lacking = [name for name in columns if name not in (rows.fieldnames or ())]
+    rows = read_rows(path, read_text(path), delimiter=delimiter, quoting=quoting)
+    _, header = next(rows, (0, []))
+    lacking = [name for name in columns if name not in header]
     if lacking:
         raise UserError(
             f"{path} has no column {', '.join(map(repr, lacking))}; its header is "
-            f"{', '.join(map(repr, rows.fieldnames or ()))}."
+            f"{', '.join(map(repr, header))}."
         )
-    for row in rows:
-        where = f"{path}, line {rows.line_num}"
-        yield Fields({key: value for key, value in row.items() if value is not None}, where)
+    for number, row in rows:
+        if row:
+            yield Fields(dict(zip(header, row, strict=False)), f"{path}, line {number}")
+
+
+def read_rows(path: Path, text: str, **layout: Any) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a table, each with the number of its last line.
+
+    Args:
+      path: of the file, for messages. text: what is in it. layout: as for `csv.reader`.
+
+    Raises:
+      UserError: a cell is too long, or ends in a way that no table has.
+    """
+    rows = csv.reader(io.StringIO(text, newline=""), **layout)
+    try:
+        for row in rows:
+            yield rows.line_num, row
+    except csv.Error as error:
+        raise UserError(f"{path}, line {rows.line_num}: not a table ({error}).") from error
 
 
 def not_utf8(text: str) -> bool:
@@ -224,7 +244,13 @@ def not_utf8(text: str) -> bool:
     return _HALF.search(text) is not None
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8; bytes that are not UTF-8 come as halves of characters.
+
+    Raises:
+      UserError: it cannot be read, or is in UTF-16 or UTF-32.
+    """
+    check_encoding(path)
     try:
         # What is not UTF-8 is kept as it is, so that it is told with the record that it stands in.
         return path.read_text(encoding="utf-8-sig", errors="surrogateescape")
@@ -232,6 +258,8 @@ def _text(path: Path) -> str:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from error
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float can hold
+        return False

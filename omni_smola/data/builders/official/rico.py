@@ -5,7 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from omni_smola.data.builders.official.files import BadRecord, Fields, SourceFile, read_json
+from omni_smola.data.builders.official.files import (
+    BadRecord,
+    Fields,
+    SourceFile,
+    read_json,
+    read_text,
+)
+from omni_smola.data.text import short
 from omni_smola.errors import UserError
 
 # 66,261 screens: {id}.jpg and their view hierarchies, {id}.json.
@@ -23,13 +30,9 @@ def screen_ids(path: Path) -> Iterator[str]:
     Raises:
       UserError: a line is something else.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8: it is no list of screens.") from error
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         if line.strip() and not line.strip().isdecimal():
-            raise UserError(f"{path}, line {number}: {line.strip()[:40]!r} is no id of a screen.")
+            raise UserError(f"{path}, line {number}: {short(line.strip())} is no id of a screen.")
         if line.strip():
             yield line.strip()
 
