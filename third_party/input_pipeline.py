@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from omni_smola.data import pipeline, tasks
+from omni_smola.data import images, pipeline, tasks
 from omni_smola.data.features import decode_image
 
 SIZE = (640, 480)
@@ -72,7 +72,7 @@ def stages(name: str, resolution: int, batch: int) -> dict[str, Callable[[int], 
         return run
 
     def decode(image: tf.Tensor) -> tf.Tensor:
-        return tf.io.decode_image(image, channels=3, expand_animations=False)
+        return tf.numpy_function(images.decode, [image], tf.uint8)
 
     def tokenise(count: int) -> None:
         lengths = {"prompt": 32, "target": 32, "image": 1}

@@ -57,7 +57,7 @@ def _converted(
         return _on_white(np.asarray(part.convert("RGBA")))
     if part.mode == "LAB":
         return np.asarray(ImageCms.applyTransform(part, _lab_to_srgb()))
-    pixels = np.asarray(part.convert("RGB"))
+    pixels = np.asarray(part if part.mode == "RGB" else part.convert("RGB"))
     if key is None:
         return pixels
     return np.where((pixels == key).all(axis=2, keepdims=True), np.uint8(255), pixels)
