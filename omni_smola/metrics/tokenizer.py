@@ -76,12 +76,25 @@ _TOKEN = re.compile(
 _BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
 _QUOTES = {"“": "``", "‘": "`", "’": "'"} | dict.fromkeys('”"«»‹›', "''")
 _DASHES = dict.fromkeys(["–", "—", "―", "‐", "‑", "---", "----"], "--")
-_MONEY = {"€": "$", "£": "#", "¢": "cents"}
+_MONEY = dict.fromkeys("€\x80¤₠", "$") | {"£": "#", "¢": "cents"}
 _SPELLING = _BRACKETS | _QUOTES | _DASHES | _MONEY | {"…": "...", "‛": "'"}
 _FRACTIONS = {"½": " 1/2 ", "¼": " 1/4 ", "¾": " 3/4 ", "⅓": " 1/3 ", "⅔": " 2/3 "}
 _ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&apos;": "'", "&nbsp;": " "}
-# What the tokeniser cannot read it leaves out, and all beyond the 16-bit characters.
-_UNREAD = re.compile("[\U00010000-\U0010ffff\u200b\u200d\ufe0f₩₹]")
+# What the tokeniser cannot read it leaves out: characters that control or format, are private or
+# unassigned, or enclose others; Roman numbers, most currencies, variation selectors, specials, and
+# all beyond the 16-bit characters. What it does read of these: U+0080 and four Arabic signs.
+_READ = frozenset("\x80\xad\u0600\u0601\u0602\u0603\u06dd\u070f")
+_UNREADABLE = "".join(
+    re.escape(character)
+    for character in map(chr, range(0xFFFF))
+    if unicodedata.category(character) in ("Cc", "Cf", "Co", "Cn", "Me")
+    and not character.isspace()
+    and character not in _READ
+)
+_UNREAD = re.compile(
+    f"[{_UNREADABLE}\U00010000-\U0010ffff\u20a1-\u20a3\u20a5-\u20ab\u20ad-\u20cf\u2150-\u2152"
+    "\u215f-\u2182\ufe00-\ufe0f\ufff0-\uffff]"
+)
 
 
 def ptb_tokenize(text: str) -> list[str]:
