@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 import jax
 import numpy as np
 
+from omni_smola.evaluation import report
 from omni_smola.evaluation.evaluator import Evaluator, Generate, Unwritten
 from omni_smola.run import Batch, Run, say
 from omni_smola.training import distributed
@@ -68,8 +69,10 @@ class StepEvaluation:
         return os.path.join(self._run.workdir, "scores", f"{self._label}-{step}.json")
 
     def done(self, step: int) -> bool:
-        """Whether a step's results are there, on all hosts alike."""
-        return distributed.agreed(os.path.exists(self.path(step)))
+        """Whether a step's results are there, of the examples that are evaluated now, on all hosts
+        alike."""
+        identity = report.identity(self.path(step))
+        return distributed.agreed(identity is not None and identity == self._evaluator.identity)
 
     def __call__(self, state: TrainState) -> float | None:
         """The mean score of the tasks that have one; None without any.

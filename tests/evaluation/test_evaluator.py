@@ -11,7 +11,7 @@ import pytest
 
 from omni_smola import metrics
 from omni_smola.errors import UserError
-from omni_smola.evaluation import evaluator
+from omni_smola.evaluation import evaluator, writing
 
 EOS = 1
 BATCH = 4
@@ -181,16 +181,16 @@ def test_an_interrupted_task_is_not_kept_in_part(tmp_path):
 
 def test_files_appear_whole_and_replace_older_ones(tmp_path):
     path = tmp_path / "deep" / "x.jsonl"
-    evaluator.write_predictions(path, [{"id": "a"}])
+    writing.write_predictions(path, [{"id": "a"}])
 
     def broken():
         yield {"id": "b"}
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        evaluator.write_predictions(path, broken())
+        writing.write_predictions(path, broken())
     assert path.read_text() == '{"id": "a"}\n'
-    evaluator.write_predictions(path, [{"id": "c"}])
+    writing.write_predictions(path, [{"id": "c"}])
     assert path.read_text() == '{"id": "c"}\n'
     assert [p.name for p in path.parent.iterdir()] == ["x.jsonl"]
 

@@ -17,8 +17,8 @@ BLANKS += ["\u2028"]
 CONTROLS = ["\u200b", "\ufeff", "\u200f", "\x00", "\x07", "\x1b", "\x7f", "\xad", "\ufffd"]
 NUMBERS = """nan NaN nan% inf -inf +inf Infinity infinity% 0 -0 +0 0.0 0% -0.0 5 +5 -5 5. .5 5.0 05
     12% 12.0% %12 12%% 1,000 1,000.5 1.000,5 1_000 10_00 1e3 1E3 1e400 -1e-400 ٣ ١٢ １２ ½ ² Ⅳ 0x10
-    １，０００ $5 5$ €5 5km 3/4 1990-05-02 xx-05-02 5:30 ５％ −5 –5 +-5 twenty none zero two""".split()
-NUMBERS += ["1 000", "5 %", "- 5", ""]
+    $5 5$ €5 5km 3/4 1990-05-02 xx-05-02 5:30 ５％ −5 –5 +-5 twenty none zero two""".split()
+NUMBERS += ["１，０００", "1 000", "5 %", "- 5", ""]
 WORDS = """a an the two ten none zero one dont can't isnt somebody'd it's its red blue Red, dog
     dogs cat. U.S. 3.50 1,000 10,000 left-hand and/or w/o what? yes no Yes. NO (old) [sic]
     "quoted" 5:30 p.m. 50% $5 #1 a_b x=y <b> @home `tick` no! semi; back\\slash {brace} ...
