@@ -28,7 +28,7 @@ def evaluation(tmp_path):
         watchdog=Watchdog(0),
     )
     made = StepEvaluation(run, evaluate, "tuned", lambda step, values: None)
-    return types.SimpleNamespace(call=made, read=read, folder=tmp_path)
+    return types.SimpleNamespace(call=made, evaluate=evaluate, read=read, folder=tmp_path)
 
 
 STATE = types.SimpleNamespace(step=np.int32(5), trainable={})
@@ -40,6 +40,14 @@ def test_a_state_is_evaluated_once(evaluation):
     assert evaluation.call.done(5)
     assert evaluation.read == ["one"]
     assert (evaluation.folder / "scores" / "tuned-5.json").exists()
+
+
+def test_an_evaluation_of_other_examples_is_not_done(evaluation):
+    evaluation.call(STATE)
+    evaluation.evaluate.identity = "other examples"
+    assert not evaluation.call.done(5)
+    (evaluation.folder / "scores" / "tuned-5.json").write_text("{")
+    assert not evaluation.call.done(5)
 
 
 def test_unwritten_results_are_told_and_made_again(evaluation, capsys):

@@ -27,7 +27,6 @@ _SCORERS = {
     bleu4: ("bleu.bleu", "Bleu"),
     cider: ("cider.cider", "Cider"),
     rouge_l: ("rouge.rouge", "Rouge"),
-    meteor: ("meteor.meteor", "Meteor"),
 }
 
 FORMS = """\

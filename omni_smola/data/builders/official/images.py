@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
+from omni_smola.data.builders.official import prepared_from
 from omni_smola.data.builders.official.files import SourceFile, missing_files
 from omni_smola.errors import UserError
 
@@ -207,6 +208,10 @@ def prepare(
             manual_dir=str(manual_dir), beam_runner=runner, beam_options=options
         )
         builder.download_and_prepare(download_config=config, file_format="array_record")
+        prepared_from.note(builder.data_dir, Path(manual_dir), collection.files)
+    elif manual_dir is not None:
+        name = f"the image collection {collection.name}"
+        prepared_from.tell_changes(name, builder.data_dir, Path(manual_dir), collection.files)
     return ImageStore(builder)
 
 

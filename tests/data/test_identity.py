@@ -1,0 +1,84 @@
+"""Digests of data: by contents, whatever the files are called."""
+
+import shutil
+
+import pytest
+
+from omni_smola.data import identity
+from omni_smola.data.jsonl import JsonlFolder, JsonlSource
+from omni_smola.data.sources import TfdsSource
+
+PETS = [
+    {"image": f"{i}.png", "question": "which pet?", "answers": [answer]}
+    for i, answer in enumerate(["cat", "dog", "cat"])
+]
+
+
+def both(folder) -> tuple[str, str]:
+    source = JsonlSource(JsonlFolder(folder))
+    training = identity.of_training(source, "train")
+    assert training["examples"] == len(source.folder.records["train"])
+    return identity.of_examples(source, "train", None), training["digest"]
+
+
+@pytest.mark.parametrize("tar", [False, True])
+def test_a_copy_is_the_same(write_folder, tmp_path, tar):
+    first = write_folder("first", tar=tar, train=PETS)
+    second = shutil.copytree(first, tmp_path / "elsewhere")
+    assert both(first) == both(second)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"answers": ["hen"]},
+        {"question": "which pet ?"},
+        {"answers": ["dog", "a dog"]},
+        {"id": "other"},
+        {"image": "0.png"},
+    ],
+)
+def test_every_field_counts(write_folder, change):
+    first = write_folder("first", train=PETS)
+    second = write_folder("second", train=[PETS[0], PETS[1] | change, PETS[2]])
+    assert not set(both(first)) & set(both(second))
+
+
+def test_an_image_with_another_content_is_another(write_folder):
+    folder = write_folder("pets", train=PETS)
+    (folder / "1.png").write_bytes((folder / "0.png").read_bytes() + b"\0")
+    before = both(folder)
+    (folder / "1.png").write_bytes((folder / "0.png").read_bytes() + b"\1")
+    of_the_same_size = both(folder)
+    assert before[0] != of_the_same_size[0]
+    # Training counts names and sizes alone, so that a start stays quick.
+    assert before[1] == of_the_same_size[1]
+    (folder / "1.png").write_bytes((folder / "0.png").read_bytes())
+    assert before[1] != both(folder)[1]
+
+
+def test_only_what_is_evaluated_counts(write_folder):
+    first = JsonlSource(JsonlFolder(write_folder("first", train=PETS)))
+    second = JsonlSource(JsonlFolder(write_folder("second", train=PETS[:2])))
+    assert identity.of_examples(first, "train", 2) == identity.of_examples(second, "train", 2)
+    assert identity.of_examples(first, "train", 3) != identity.of_examples(second, "train", 3)
+
+
+def test_a_prepared_dataset_counts_by_its_version_and_sizes():
+    source = TfdsSource("count")
+    train, test = (identity.of_training(source, split) for split in ("train", "test"))
+    assert train == identity.of_training(TfdsSource("count"), "train") != test
+    assert train["examples"] == source.num_input_examples("train")
+
+
+def test_a_tokenizer_is_its_files(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "tokenizer.json").write_text("{}")
+        (tmp_path / name / "model.safetensors").write_text(name)
+    assert identity.of_files(tmp_path / "a") == identity.of_files(tmp_path / "b")
+    (tmp_path / "b" / "added_tokens.json").write_text("{}")
+    assert identity.of_files(tmp_path / "a") != identity.of_files(tmp_path / "b")
+    single = tmp_path / "c.model"
+    single.write_text("{}")
+    assert identity.of_files(single) == identity.of_files(tmp_path / "a")
