@@ -1,12 +1,12 @@
 """Digests of data: by contents, whatever the files are called."""
 
 import shutil
+import types
 
 import pytest
 
 from omni_smola.data import identity
 from omni_smola.data.jsonl import JsonlFolder, JsonlSource
-from omni_smola.data.sources import TfdsSource
 
 PETS = [
     {"image": f"{i}.png", "question": "which pet?", "answers": [answer]}
@@ -65,10 +65,25 @@ def test_only_what_is_evaluated_counts(write_folder):
 
 
 def test_a_prepared_dataset_counts_by_its_version_and_sizes():
-    source = TfdsSource("count")
-    train, test = (identity.of_training(source, split) for split in ("train", "test"))
-    assert train == identity.of_training(TfdsSource("count"), "train") != test
-    assert train["examples"] == source.num_input_examples("train")
+    def digest(split="train", name="set/1.0.0", size=7, shards=(3, 2)) -> str:
+        files = types.SimpleNamespace(num_bytes=size, shard_lengths=list(shards))
+        info = types.SimpleNamespace(full_name=name, splits={"train": files, "test": files})
+        prepared = types.SimpleNamespace(
+            builder_info=lambda: info, num_input_examples=lambda split: 5
+        )
+        found = identity.of_training(prepared, split)
+        assert found["examples"] == 5
+        return found["digest"]
+
+    changed = (
+        {"split": "test"},
+        {"split": "train+test"},
+        {"name": "set/1.0.1"},
+        {"size": 8},
+        {"shards": (2, 3)},
+    )
+    assert digest() == digest()
+    assert len({digest(), *(digest(**change) for change in changed)}) == 6
 
 
 def test_a_tokenizer_is_its_files(tmp_path):
