@@ -56,6 +56,7 @@ def make_evaluator(run: Run) -> evaluator.Evaluator:
     made = run.make_evaluator()
     with run.watchdog.watching("reading the evaluated examples", PATIENCE):
         made.identity = evaluated(run)
+    distributed.barrier("evaluated examples")  # waits longer than a collective would
     return made
 
 

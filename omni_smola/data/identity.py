@@ -27,12 +27,18 @@ def of_examples(source: IndexedSource, split: str, limit: int | None, skip: bool
       split: the dataset's own name of it.
       limit: how many examples are evaluated; None for all.
       skip: as in `IndexedSource.read_each`.
+
+    What cannot be read counts as such: it is the evaluation that says what is wrong with it.
     """
     size = source.num_input_examples(split)
     indices = source.first(split, size if limit is None else min(limit, size))
     found = hashlib.sha256()
     for block in np.array_split(indices, max(1, -(-len(indices) // _BLOCK))):
-        for record in source.read_each(split, block.tolist(), skip):
+        try:
+            records = source.read_each(split, block.tolist(), skip)
+        except Exception as error:  # whatever a reader of files raises of damage
+            records = [repr(error).encode()]
+        for record in records:
             found.update(hashlib.sha256(record).digest())
     return found.hexdigest()
 

@@ -57,6 +57,15 @@ def test_an_image_with_another_content_is_another(write_folder):
     assert before[1] != both(folder)[1]
 
 
+def test_what_cannot_be_read_is_left_to_the_evaluation(write_folder):
+    folder = write_folder("pets", train=PETS)
+    source = JsonlSource(JsonlFolder(folder))
+    whole = identity.of_examples(source, "train", None)
+    (folder / "1.png").unlink()
+    assert identity.of_examples(source, "train", None) != whole
+    assert identity.of_examples(source, "train", None, skip=True) != whole
+
+
 def test_only_what_is_evaluated_counts(write_folder):
     first = JsonlSource(JsonlFolder(write_folder("first", train=PETS)))
     second = JsonlSource(JsonlFolder(write_folder("second", train=PETS[:2])))
