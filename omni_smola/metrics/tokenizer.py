@@ -102,11 +102,10 @@ def ptb_tokenize(text: str) -> list[str]:
     """Splits a caption into the words that the COCO scorer counts, without Java.
 
     Equal to `stanford_tokenize` on all of 11,527 captions of Flickr8k and 9,520 questions and
-    statements of vqav2, daquar and vsr, and on all but 9 of 14,934 of tables, captions of colours
-    and NLVR; other languages differ more often. White space
-    of any kind divides words, and characters that the original cannot read are left out; of 1,737
-    odd texts 15 differ, with words glued together. The original also looks at what follows a caption's
-    end, which here is never known.
+    statements of vqav2, daquar and vsr, on all but 9 of 14,934 of tables, captions of colours and
+    NLVR, and on all but 15 of 1,737 odd texts, in which words are glued together. White space of
+    any kind divides words; what the original cannot read is left out. Other languages differ more
+    often. The original also looks at what follows a caption's end, which here is never known.
 
     Args:
       text: one caption.
