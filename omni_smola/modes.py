@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 import json
 import os
 
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from omni_smola import config as configs
-from omni_smola import programs, refusals, spread
+from omni_smola import kept, programs, refusals, spread
 from omni_smola.ahead import report as ahead
 from omni_smola.errors import UserError
 from omni_smola.evaluation import evaluator, report
@@ -51,6 +50,7 @@ def train(run: Run, preemption: Preemption | None = None) -> str:
     config, model = run.config, run.model
     say_adapted(run)
     state = _newest_state(run)
+    kept.note_training_data(run, int(state.step))
     _write_config(run)
     say(
         f"{config.backbone.name}: {states.count(model.frozen):,} frozen parameters, "
@@ -58,8 +58,8 @@ def train(run: Run, preemption: Preemption | None = None) -> str:
         f"{len(model.attached)} linears or feed-forwards of every layer)"
     )
     _say_layout(run, state)
-    evaluate = run.make_evaluator()
-    frozen = _frozen_scores(run, evaluate, preemption)
+    evaluate = kept.make_evaluator(run)
+    frozen = kept.frozen_scores(run, evaluate, preemption)
     with ScalarWriter(run.workdir, primary=distributed.is_primary()) as writer:
         evaluation = StepEvaluation(run, evaluate, _label(run), writer.write, preemption)
         state = _steps(run, state, evaluation, writer, preemption)
@@ -88,6 +88,7 @@ def train_first_stage(
     if run.checkpoints.latest() != run.config.steps:
         say_adapted(run)
         state = _newest_state(run)
+        kept.note_training_data(run, int(state.step))
         _write_config(run)
         say(f"first stage: one adapter, {run.config.steps} steps, in {run.workdir}")
         with ScalarWriter(run.workdir, primary=distributed.is_primary()) as writer:
@@ -98,8 +99,8 @@ def train_first_stage(
 def evaluate(run: Run) -> str:
     """Evaluates the workdir's newest checkpoint; returns the report."""
     step, trainable = _trained(run)
-    evaluate = run.make_evaluator()
-    frozen = _frozen_scores(run, evaluate)
+    evaluate = kept.make_evaluator(run)
+    frozen = kept.frozen_scores(run, evaluate)
     with watched(run, trainable) as generate:
         evaluate.run(generate, run.workdir, _label(run), step)
     tuned = _score_file(run, f"{_label(run)}-{step}")
@@ -242,25 +243,6 @@ def _trained(run: Run) -> tuple[int, states.Tree]:
         return run.checkpoints.restore_trainable(
             run.model.trainable, _OF_THE_MODEL, run.config.checkpoint.which
         )
-
-
-def _frozen_scores(
-    run: Run, evaluate: evaluator.Evaluator, preemption: Preemption | None = None
-) -> str | None:
-    """The file of the frozen backbone's scores, evaluated once for each way of evaluating."""
-    config = run.config
-    if not config.eval.baseline:
-        return None
-    how = run.model.fingerprint + "".join(
-        group.to_json() for group in (config.eval, config.decode, config.data)
-    )
-    path = _score_file(run, f"frozen-{hashlib.sha256(how.encode()).hexdigest()[:8]}")
-    if not distributed.agreed(os.path.exists(path)):
-        # W_out is zero: with fresh experts the model is the frozen backbone, bit for bit.
-        with watched(run, run.model.trainable, preemption) as generate:
-            evaluate.run(generate, run.workdir, f"{config.eval.split}-frozen", 0)
-        evaluate.write_scores(path)
-    return path
 
 
 def _label(run: Run) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 import jax
 import numpy as np
 
+from omni_smola.evaluation import report
 from omni_smola.evaluation.evaluator import Evaluator, Generate, Unwritten
 from omni_smola.run import Batch, Run, say
 from omni_smola.training import distributed
@@ -68,13 +69,17 @@ class StepEvaluation:
         return os.path.join(self._run.workdir, "scores", f"{self._label}-{step}.json")
 
     def done(self, step: int) -> bool:
-        """Whether a step's results are there, and its score where the best checkpoint is kept.
+        """Whether a step's results are there: of the examples that are evaluated now, and with the
+        score in the checkpoint where the best one is kept.
 
         All processes get the primary one's answer.
         """
-        there = distributed.agreed(os.path.exists(self.path(step)))
+        identity = report.identity(self.path(step))
+        there = identity is not None and identity == self._evaluator.identity
         keep_best = self._run.config.checkpoint.keep_best
-        return there and (not keep_best or self._run.checkpoints.has_score(step))
+        return distributed.agreed(there) and (
+            not keep_best or self._run.checkpoints.has_score(step)
+        )
 
     def __call__(self, state: TrainState) -> float | None:
         """The mean score of the tasks that have one; None without any.

@@ -5,11 +5,14 @@
 
 Those packages want other versions of half of Python, so the functions in question are taken out of
 their files by name. Prints, for each metric, on how many items it was compared and the largest
-difference of a score of 0 to 100. The caption metrics are compared in tests/parity/test_scorers.py.
+difference of a score of 0 to 100. The items are those of tests/metrics/odd_texts.py. The caption
+metrics are compared in tests/parity/test_scorers.py, scorers that no package has in
+tests/metrics/test_odd_texts.py.
 """
 
 import ast
 import contextlib
+import functools
 import io
 import math
 import pathlib
@@ -18,7 +21,7 @@ import sys
 import tempfile
 import types
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,13 +31,11 @@ from omni_smola import metrics
 from omni_smola.metrics.iou import box_iou
 from omni_smola.metrics.vqa_accuracy import normalize, normalize_evalai
 
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "tests" / "metrics"))
+import odd_texts
+
 _WHEELS = flags.DEFINE_string("wheels", None, "folder of the downloaded wheels", required=True)
 _ITEMS = flags.DEFINE_integer("items", 4000, "how many items of each metric")
-
-_WORDS = r"""a an the two ten none zero one dont can't isnt somebody'd it's its red blue Red, dog
-    dogs cat. U.S. 3.50 1,000 10,000 left-hand and/or w/o what? yes no Yes. NO (old) [sic]
-    "quoted" 5:30 p.m. 50% $5 #1 a_b x=y <b> @home `tick` no! semi; back\slash {brace} ...
-    don't youre 7 seven café t-shirt new\nline tab\tbed""".split()
 
 
 def _take(folder: pathlib.Path, path: str, *names: str) -> list[Any]:
@@ -46,19 +47,6 @@ def _take(folder: pathlib.Path, path: str, *names: str) -> list[Any]:
     space: dict[str, Any] = {"re": re, "math": math, "np": np, "List": list, "sys": sys}
     exec(compile(ast.Module(body, []), path, "exec"), space)
     return [space[name] for name in names]
-
-
-def _text(rng: np.random.Generator) -> str:
-    words = [str(word) for word in rng.choice(_WORDS, rng.integers(1, 5))]
-    text = " ".join(words) if rng.integers(4) else "".join(words)
-    return text.replace("\\n", "\n").replace("\\t", "\t")
-
-
-def _answers(rng: np.random.Generator) -> tuple[str, list[str]]:
-    """A prediction and ten answers, which are more or less one."""
-    pool = [_text(rng) for _ in range(rng.integers(1, 5))]
-    answers = [str(text) for text in rng.choice(pool, 10)]
-    return (str(rng.choice(answers)) if rng.integers(3) else _text(rng)), answers
 
 
 def _leave_one_out(prediction: str, answers: list[str]) -> float:
@@ -86,7 +74,7 @@ def _vqa(folder: pathlib.Path, rng: np.random.Generator) -> float:
             prediction, answers = process(prediction), [process(text) for text in answers]
         return _leave_one_out(prediction, answers)
 
-    return _largest(rng, _answers, metrics.vqa_accuracy, official)
+    return _largest(rng, odd_texts.answers, metrics.vqa_accuracy, official)
 
 
 def _lavis(folder: pathlib.Path, rng: np.random.Generator) -> float:
@@ -104,7 +92,7 @@ def _lavis(folder: pathlib.Path, rng: np.random.Generator) -> float:
             scorer.evaluate([0])
         return scorer.accuracy["overall"] / 100
 
-    return _largest(rng, _answers, metrics.vqa_accuracy_lavis, official)
+    return _largest(rng, odd_texts.answers, metrics.vqa_accuracy_lavis, official)
 
 
 def _evalai(folder: pathlib.Path, rng: np.random.Generator) -> float:
@@ -115,7 +103,7 @@ def _evalai(folder: pathlib.Path, rng: np.random.Generator) -> float:
     def official(prediction: str, answers: list[str]) -> float:
         return _leave_one_out(process(prediction), [process(text) for text in answers])
 
-    return _largest(rng, _answers, metrics.vqa_accuracy_evalai, official)
+    return _largest(rng, odd_texts.answers, metrics.vqa_accuracy_evalai, official)
 
 
 def _processing(folder: pathlib.Path, rng: np.random.Generator) -> float:
@@ -125,34 +113,53 @@ def _processing(folder: pathlib.Path, rng: np.random.Generator) -> float:
     (evalai,) = _take(folder, path, "EvalAIAnswerProcessor")
     first, second, wrong = lavis(), evalai(), 0
     for _ in range(_ITEMS.value):
-        text = _text(rng).replace("\n", " ").replace("\t", " ").strip()
+        text = odd_texts.text(rng).replace("\n", " ").replace("\t", " ").strip()
         wrong += first.processDigitArticle(first.processPunctuation(text)) != normalize(text)
         wrong += second(text) != normalize_evalai(text)
     return 100.0 * wrong / _ITEMS.value
 
 
-def _relaxed(folder: pathlib.Path, rng: np.random.Generator) -> float:
+def _relaxed(folder: pathlib.Path, rng: np.random.Generator, strip: bool = False) -> float:
     (theirs,) = _take(folder, "lmms_eval/tasks/chartqa/utils.py", "relaxed_correctness")
 
-    def draw(rng: np.random.Generator) -> tuple[str, list[str]]:
-        target = str(rng.choice(["Red", "blue", "0", "2010", "[1, 2]", f"{rng.normal() * 50:.2f}"]))
-        number = f"{rng.normal() * 50:.2f}"
-        near = target
-        if re.fullmatch(r"-?[\d.]+", target):
-            near = f"{float(target) * rng.choice([0.9, 0.95, 0.96, 1.04, 1.05, 1.06]):.3f}"
-        percent = rng.choice(["", "%"], 2, p=[0.7, 0.3])
-        choices = [target, near, number, target.upper(), "1,000"]
-        return str(rng.choice(choices)) + str(percent[0]), [target + str(percent[1])]
+    def official(prediction: str, answers: Sequence[str]) -> float:
+        # Qwen-VL strips what its model wrote before it calls this function of Pix2Struct.
+        return max(theirs(prediction.strip() if strip else prediction, text) for text in answers)
 
-    return _largest(
-        rng, draw, metrics.relaxed_accuracy, lambda text, answers: float(theirs(text, answers[0]))
-    )
+    ours = metrics.relaxed_accuracy_stripped if strip else metrics.relaxed_accuracy
+    return _largest(rng, _draw_chart, ours, official)
+
+
+def _stripped(folder: pathlib.Path, rng: np.random.Generator) -> float:
+    return _relaxed(folder, rng, strip=True)
+
+
+def _draw_chart(rng: np.random.Generator) -> tuple[str, list[str]]:
+    draw = odd_texts.number if rng.integers(3) else odd_texts.text
+    return odd_texts.answers(rng, draw, int(rng.integers(1, 4)))
+
+
+def _gqa(folder: pathlib.Path, rng: np.random.Generator) -> float:
+    (theirs,) = _take(folder, "lavis/common/vqa_tools/vqa_eval.py", "VQAEval")
+    scorer = theirs()
+
+    def official(prediction: str, answers: Sequence[str]) -> float:
+        prediction, answer = (
+            scorer.processDigitArticle(scorer.processPunctuation(text))
+            for text in (prediction, answers[0])
+        )
+        return float(prediction == answer)
+
+    draw = functools.partial(odd_texts.answers, n=1)
+    return _largest(rng, draw, metrics.gqa_accuracy_lavis, official)
 
 
 def _draw_anls(rng: np.random.Generator) -> tuple[str, list[str]]:
+    if rng.integers(2):
+        return odd_texts.answers(rng, n=int(rng.integers(1, 4)))
     letters = list("abAB ")
     texts = ["".join(rng.choice(letters, rng.integers(1, 9))) for _ in range(rng.integers(2, 5))]
-    prediction, *answers = (" ".join(text.split()) or "a" for text in texts)
+    prediction, *answers = texts
     return prediction, answers
 
 
@@ -204,7 +211,9 @@ COMPARED = {
     "vqa_accuracy_lavis (LAVIS 1.0.2)": _lavis,
     "vqa_accuracy_evalai (MMF's processor, in lmms-eval 0.7.3)": _evalai,
     "both processors, texts that differ": _processing,
-    "relaxed_accuracy (Qwen-VL's, in lmms-eval 0.7.3)": _relaxed,
+    "gqa_accuracy_lavis (LAVIS 1.0.2's processing of both sides)": _gqa,
+    "relaxed_accuracy (Pix2Struct's, in lmms-eval 0.7.3)": _relaxed,
+    "relaxed_accuracy_stripped (Qwen-VL's, in lmms-eval 0.7.3)": _stripped,
     "anls_rrc (InfographicVQA's, in lmms-eval 0.7.3)": _anls_rrc,
     "anls (anls 0.0.2)": _anls,
     "box_iou (lmms-eval 0.7.3)": _boxes,

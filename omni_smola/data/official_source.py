@@ -3,6 +3,7 @@
 import functools
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -48,6 +49,10 @@ class OfficialSource(IndexedSource):
     @property
     def splits(self) -> Sequence[str]:
         return tuple(self._builder.info.splits)
+
+    def builder_info(self) -> Any:
+        """The `tfds.core.DatasetInfo` of the prepared files."""
+        return self._builder.info
 
     def _records(self, split: str):
         """Of a split, or of several joined by "+"."""

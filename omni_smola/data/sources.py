@@ -279,6 +279,10 @@ class TfdsSource(IndexedSource):
     def where(self, split: str, index: int) -> str:
         return f"{super().where(split, index)} ({file_of(self._records(split), index)})"
 
+    def builder_info(self) -> Any:
+        """The `tfds.core.DatasetInfo` of the prepared files."""
+        return self._builder.info
+
     def _records(self, split: str):
         if split not in self._opened:
             if split not in self.splits:

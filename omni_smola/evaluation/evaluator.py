@@ -6,7 +6,6 @@ functions, so one task can be evaluated on its own, from any source, with any mo
     result = evaluate_task(task, batches, generate, detokenize, metrics)
 """
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -19,8 +18,10 @@ import numpy as np
 from etils import epath
 
 from omni_smola.errors import UserError
-from omni_smola.evaluation import submissions
+from omni_smola.evaluation import submissions, writing
+from omni_smola.evaluation.constant import best_constant
 from omni_smola.evaluation.progress import NO_REFERENCES, TaskLine
+from omni_smola.evaluation.writing import Unwritten
 
 Batch = Mapping[str, np.ndarray]
 # id, prompt, references; groups and question where there are such.
@@ -31,7 +32,6 @@ Detokenize = Callable[[Sequence[int]], str]
 # The records of every batch on this host -> those of all hosts, in the order of the examples.
 Gather = Callable[[list[list[dict[str, Any]]]], list[dict[str, Any]]]
 Metric = Callable[[Sequence[str], Sequence[Sequence[str]]], Mapping[str, float]]
-Unwritten = Callable[[OSError], None]
 
 # These weigh an example by the whole set, so that one example has no score of its own.
 CORPUS_METRICS = frozenset({"cider", "cider_tokens", "bleu4", "meteor", "due_f1"})
@@ -207,6 +207,8 @@ class Evaluator:
 
     Attributes:
       results: of the last run, by task.
+      identity: of what the scores follow from beside the trained weights, written with the scores;
+        "" where nobody has said.
 
     Raises:
       UserError: no tasks, or one name twice.
@@ -237,6 +239,8 @@ class Evaluator:
         self._kept: dict[str, list] = {}
         self._memory = memory  # what is left of it
         self._where: dict[str, Any] = {}
+        self._constants: dict[str, dict[str, Any]] = {}
+        self.identity = ""
 
     def run(
         self,
@@ -259,7 +263,7 @@ class Evaluator:
         Raises:
           OSError: predictions cannot be written, and there is no `unwritten`.
         """
-        folder = predictions_dir(out_dir, label, step)
+        folder = writing.predictions_dir(out_dir, label, step)
         self.results = {}
         self._where = {"label": label, "step": int(step), "predictions": os.fspath(folder)}
         for number, task in enumerate(self.tasks, 1):
@@ -273,19 +277,13 @@ class Evaluator:
             score = f"{reported} {result.scores[reported]:.2f}" if reported else NO_REFERENCES
             line.finish(len(result.predictions), result.seconds, score)
             if self._primary:
-                with _written_or_told(unwritten):
-                    write_predictions(folder / f"{task.name}.jsonl", result.predictions)
-                    self._write_submission(folder, result)
+                with writing.written_or_told(unwritten):
+                    writing.write_predictions(folder / f"{task.name}.jsonl", result.predictions)
+                    submission = getattr(task, "submission", "")
+                    writing.write_submission(folder, task.name, submission, result.predictions)
+                self._note_constant(result)
             self.results[task.name] = result
         return {name: result.scores for name, result in self.results.items()}
-
-    def _write_submission(self, folder: epath.Path, result: Result) -> None:
-        """The file that the task's official server takes, beside the predictions."""
-        name = getattr(result.task, "submission", "")
-        if name:
-            text = submissions.text(name, result.predictions)
-            suffix = submissions.FORMATS[name].suffix
-            _write(folder / f"{result.task.name}.submission{suffix}", text)
 
     def write_scores(self, path: str | os.PathLike, unwritten: Unwritten | None = None) -> None:
         """Writes the scores of the last run as JSON, as `report.load` reads them; see `run`."""
@@ -299,13 +297,23 @@ class Evaluator:
                 "examples": len(result.predictions),
                 "seconds": round(result.seconds, 3),
             }
+            | self._constants.get(name, {})
             for name, result in self.results.items()
             if result.scores
         }
         if self._primary:
-            text = json.dumps(self._where | {"tasks": tasks}, indent=2, ensure_ascii=False)
-            with _written_or_told(unwritten):
-                _write(epath.Path(path), text + "\n")
+            head = self._where | {"identity": self.identity}
+            text = json.dumps(head | {"tasks": tasks}, indent=2, ensure_ascii=False)
+            with writing.written_or_told(unwritten):
+                writing.write(epath.Path(path), text + "\n")
+
+    def _note_constant(self, result: Result) -> None:
+        """Scores the best constant answer, once for a task, whose examples stay the same."""
+        task = result.task
+        if result.scores and task.name not in self._constants:
+            references = [record["references"] for record in result.predictions]
+            found = best_constant(task.metric, _metric(task, self._metrics), references)
+            self._constants[task.name] = {"constant": found._asdict()} if found else {}
 
     def _batches(self, name: str) -> Iterator[tuple[Batch, Sequence[Example]]]:
         if name in self._kept:
@@ -323,33 +331,3 @@ class Evaluator:
         if held is not None:  # reached only when all batches were read
             self._kept[name] = held
             self._memory -= size
-
-
-def predictions_dir(out_dir: str | os.PathLike, label: str, step: int) -> epath.Path:
-    """Where `Evaluator.run` writes predictions; raises UserError for a label with a slash."""
-    if not label or "/" in label or label in (".", ".."):
-        raise UserError(f"the label is {label!r}; it names a folder, so it must be a plain name.")
-    return epath.Path(out_dir) / "predictions" / f"{label}-{int(step)}"
-
-
-def write_predictions(path: str | os.PathLike, predictions: Iterable[Mapping[str, Any]]) -> None:
-    """Writes one JSON object per line, UTF-8; the file appears when it is complete."""
-    lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in predictions]
-    _write(epath.Path(path), "".join(lines))
-
-
-@contextlib.contextmanager
-def _written_or_told(unwritten: Unwritten | None) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if unwritten is None:
-            raise
-        unwritten(error)
-
-
-def _write(path: epath.Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.tmp"
-    temporary.write_bytes(text.encode())
-    temporary.replace(path)

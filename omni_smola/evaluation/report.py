@@ -18,7 +18,10 @@ _NO_SCORES = (
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One line of the report; a score is None where there was no evaluation."""
+    """One line of the report; a score is None where there was no evaluation.
+
+    constant: what the best constant answer would score on the same examples (`constant`).
+    """
 
     task: str
     family: str
@@ -26,6 +29,7 @@ class Row:
     frozen: float | None
     tuned: float | None
     examples: int
+    constant: float | None = None
 
     @property
     def difference(self) -> float | None:
@@ -56,6 +60,15 @@ def load(frozen: str | os.PathLike | None, tuned: str | os.PathLike | None) -> l
     return [_row(name, before.get(name), after.get(name)) for name in after | before]
 
 
+def identity(path: str | os.PathLike) -> str | None:
+    """What a file of scores says that its scores follow from (`Evaluator.identity`); None where
+    there is no such file, "" where it does not say."""
+    try:
+        return str(json.loads(epath.Path(path).read_bytes()).get("identity", ""))
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
 def _tasks(path: str | os.PathLike | None) -> dict[str, dict] | None:
     if path is None or not epath.Path(path).exists():
         return None
@@ -63,6 +76,7 @@ def _tasks(path: str | os.PathLike | None) -> dict[str, dict] | None:
         tasks = json.loads(epath.Path(path).read_bytes())["tasks"]
         for task in tasks.values():
             float(task["scores"][task["metric"]]), int(task["examples"]), str(task["family"])
+            float(task.get("constant", {"score": 0})["score"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{os.fspath(path)} is not a file of scores ({error!r}); evaluate again to replace it."
@@ -81,7 +95,9 @@ def _row(name: str, before: dict | None, after: dict | None) -> Row:
     frozen, tuned = (
         None if task is None else float(task["scores"][task["metric"]]) for task in (before, after)
     )
-    return Row(name, either["family"], either["metric"], frozen, tuned, int(either["examples"]))
+    constant = float(either["constant"]["score"]) if "constant" in either else None
+    names = (name, either["family"], either["metric"])
+    return Row(*names, frozen, tuned, int(either["examples"]), constant)
 
 
 def mean(rows: Sequence[Row], family: str = "") -> Row:
@@ -93,15 +109,17 @@ def mean(rows: Sequence[Row], family: str = "") -> Row:
     both = [row for row in rows if row.difference is not None]
     name = f"mean of {len(both)}" if 0 < len(both) < len(rows) else "mean"
     rows = both or rows
-    columns = [[row.frozen for row in rows], [row.tuned for row in rows]]
-    means = [None if None in column else fmean(column) for column in columns]
+    columns = zip(*((row.frozen, row.tuned, row.constant) for row in rows), strict=True)
+    frozen, tuned, constant = (None if None in column else fmean(column) for column in columns)
     metrics = {row.metric for row in rows}
     return Row(
         name,
         family,
         metrics.pop() if len(metrics) == 1 else "",
-        *means,
+        frozen,
+        tuned,
         sum(row.examples for row in rows),
+        constant,
     )
 
 
@@ -124,12 +142,15 @@ def table(
 ) -> str:
     """The rows as an aligned table, plain or Markdown, without a newline at the end.
 
+    The column "constant", what the best constant answer would score, is there where a row has it.
+
     Args:
       frozen, tuned: the headings of the two columns of scores.
     """
-    header = ["task", "family", "metric", frozen, tuned, "difference", "examples"]
-    body = [_cells(row) for row in rows]
-    body.append(_cells(mean(rows)))
+    header = ["task", "family", "metric", "constant", frozen, tuned, "difference", "examples"]
+    body = [_cells(row) for row in [*rows, mean(rows)]]
+    if all(row.constant is None for row in rows):
+        header, *body = ([*cells[:3], *cells[4:]] for cells in [header, *body])
     widths = [max(len(line[i]) for line in [header, *body]) for i in range(len(header))]
     texts = 3  # the columns on the left hold text, the others numbers
 
@@ -148,7 +169,8 @@ def table(
 
 
 def _cells(row: Row) -> list[str]:
-    scores = [MISSING if score is None else f"{score:.2f}" for score in (row.frozen, row.tuned)]
+    columns = (row.constant, row.frozen, row.tuned)
+    scores = [MISSING if score is None else f"{score:.2f}" for score in columns]
     # Adding zero turns a rounded -0.0 into 0.0.
     difference = MISSING if row.difference is None else f"{round(row.difference, 2) + 0.0:+.2f}"
     return [row.task, row.family, row.metric, *scores, difference, str(row.examples)]

@@ -11,7 +11,7 @@ from omni_smola.metrics.exact_match import exact_match
 from omni_smola.metrics.gqa import gqa_accuracy, gqa_accuracy_lavis
 from omni_smola.metrics.iou import iou
 from omni_smola.metrics.meteor import meteor
-from omni_smola.metrics.relaxed_accuracy import relaxed_accuracy
+from omni_smola.metrics.relaxed_accuracy import relaxed_accuracy, relaxed_accuracy_stripped
 from omni_smola.metrics.rouge import rouge_l
 from omni_smola.metrics.tallyqa import tallyqa_accuracy
 from omni_smola.metrics.vqa_accuracy import (
@@ -42,6 +42,7 @@ METRICS: dict[str, Metric] = {
     "yes_no_accuracy": yes_no_accuracy,
     "exact_match": exact_match,
     "relaxed_accuracy": relaxed_accuracy,
+    "relaxed_accuracy_stripped": relaxed_accuracy_stripped,
     "anls": anls,
     "anls_rrc": anls_rrc,
     "wtq": wtq,

@@ -15,6 +15,9 @@ def exact_match(
 ) -> dict[str, float]:
     """Share of predictions that equal one of their references, both stripped and lower-cased.
 
+    Nothing else is done: "yes." is not "yes", and "1,000" is not "1000". This is the exact match of
+    Qwen-VL's evaluation.
+
     Args:
       predictions: n strings.
       references: n lists of at least one string.

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from omni_smola.metrics.exact_match import normalize
 from omni_smola.metrics.groups import by_group
 from omni_smola.metrics.inputs import matches
 
@@ -18,7 +17,9 @@ def tallyqa_accuracy(
 ) -> dict[str, float]:
     """Share of predictions that are the right count, in digits or, up to twenty, as a word.
 
-    Source: TallyQA (Acharya et al., 2019), with the number words of big_vision ("none" is 0).
+    A number word counts in any case ("none" is 0); all else must be equal letter for letter, blanks
+    included. Source: TallyQA (Acharya et al., 2019), as big_vision's evaluator for PaliGemma
+    computes it.
 
     Args:
       predictions: n strings.
@@ -38,5 +39,4 @@ def tallyqa_accuracy(
 
 
 def _numeral(text: str) -> str:
-    text = normalize(text)
-    return _NUMERALS.get(text, text)
+    return _NUMERALS.get(text.lower(), text)

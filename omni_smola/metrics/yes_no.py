@@ -13,9 +13,9 @@ def yes_no_accuracy(
 ) -> dict[str, float]:
     """Share of right verdicts, where yes, true and 1 are one word, and no, false and 0 another.
 
-    Other words are compared as in `exact_match`, so "yes, it is" is wrong. Sources: InstructBLIP's
-    words for VSR (2023); the labels 0 and 1 of VSR, TabFact and DUE, whose F1 over TabFact's
-    statements, each with one label, is this accuracy.
+    Both sides are stripped and lower-cased; other words are compared as in `exact_match`, so "yes,
+    it is" is wrong. Sources: InstructBLIP's words for VSR (2023); the labels 0 and 1 of VSR,
+    TabFact and DUE, whose F1 over TabFact's statements, each with one label, is this accuracy.
 
     Args:
       predictions: n strings.

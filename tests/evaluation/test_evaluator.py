@@ -11,7 +11,7 @@ import pytest
 
 from omni_smola import metrics
 from omni_smola.errors import UserError
-from omni_smola.evaluation import evaluator
+from omni_smola.evaluation import evaluator, writing
 
 EOS = 1
 BATCH = 4
@@ -181,16 +181,16 @@ def test_an_interrupted_task_is_not_kept_in_part(tmp_path):
 
 def test_files_appear_whole_and_replace_older_ones(tmp_path):
     path = tmp_path / "deep" / "x.jsonl"
-    evaluator.write_predictions(path, [{"id": "a"}])
+    writing.write_predictions(path, [{"id": "a"}])
 
     def broken():
         yield {"id": "b"}
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        evaluator.write_predictions(path, broken())
+        writing.write_predictions(path, broken())
     assert path.read_text() == '{"id": "a"}\n'
-    evaluator.write_predictions(path, [{"id": "c"}])
+    writing.write_predictions(path, [{"id": "c"}])
     assert path.read_text() == '{"id": "c"}\n'
     assert [p.name for p in path.parent.iterdir()] == ["x.jsonl"]
 
@@ -250,7 +250,33 @@ def test_scores_file(tmp_path):
         "metric": "exact_match",
         "scores": {"exact_match": 50.0},
         "examples": 6,
+        "constant": {"answer": "red", "score": 50.0},
     }
+    assert written["tasks"]["number"]["constant"] == {"answer": "1", "score": 25.0}
+    assert written["identity"] == ""
+
+
+def test_a_prediction_reaches_the_metric_as_it_was_decoded(tmp_path):
+    texts = [" red", "red\n", "\tnan ", "", "\u3000"]
+    batch = {"example_mask": np.ones(5, bool)}
+    examples = [{"id": "", "prompt": "", "references": [text]} for text in texts]
+    seen = []
+
+    def metric(predictions, references):
+        seen.append((list(predictions), [list(each) for each in references]))
+        return {"m": 0.0}
+
+    result = evaluator.evaluate_task(
+        evaluator.Task("t", "g", "m"),
+        [(batch, examples)],
+        lambda batch: np.array([[*map(ord, text), EOS, *[0] * 9][:9] for text in texts]),
+        detokenize,
+        {"m": metric},
+    )
+    assert seen[0] == (texts, [[text] for text in texts])
+    writing.write_predictions(tmp_path / "p.jsonl", result.predictions)
+    lines = (tmp_path / "p.jsonl").read_bytes().decode().split("\n")
+    assert [json.loads(line)["prediction"] for line in lines if line] == texts
 
 
 def test_a_task_can_be_evaluated_on_its_own():

@@ -1,5 +1,6 @@
 """The report: rows from score files, means of like with like, aligned text."""
 
+import dataclasses
 import json
 
 import pytest
@@ -45,6 +46,16 @@ def test_markdown_table():
         "| mini_caption | captioning | cider        |  31.20 | 88.13 |     +56.93 |      256 |",
     ]
     assert len(lines) == 6 and len({line.count("|") for line in lines}) == 1
+
+
+def test_constant_answers_have_a_column_of_their_own():
+    rows = [dataclasses.replace(row, constant=c) for row, c in zip(ROWS, (7, 30, 20), strict=True)]
+    lines = report.table(rows).splitlines()
+    assert lines[0].split()[2:6] == ["metric", "constant", "frozen", "Omni-SMoLA"]
+    assert lines[2].split() == "mini_caption captioning cider 7.00 31.20 88.13 +56.93 256".split()
+    assert lines[-1].split()[:3] == ["mean", "19.00", "27.07"]
+    partly = report.table([*rows[:2], ROWS[2]]).splitlines()
+    assert partly[4].split()[3] == partly[-1].split()[1] == "-"
 
 
 def test_no_difference_has_no_minus_sign():
@@ -157,7 +168,9 @@ def test_what_does_not_compare_is_refused(tmp_path):
 def test_missing_and_broken_files_are_told(tmp_path):
     with pytest.raises(UserError, match="no scores to report"):
         report.load(None, tmp_path / "absent")
-    for content in ("{", "[]", '{"tasks": {"x": {}}}', '{"tasks": []}'):
+    scored = {"scores": {"m": 1}, "metric": "m", "examples": 1, "family": "g", "constant": {}}
+    contents = ("{", "[]", '{"tasks": {"x": {}}}', '{"tasks": []}')
+    for content in (*contents, json.dumps({"tasks": {"x": scored}})):
         (tmp_path / "broken").write_text(content)
         with pytest.raises(UserError, match="broken is not a file of scores"):
             report.load(None, tmp_path / "broken")

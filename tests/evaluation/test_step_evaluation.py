@@ -31,7 +31,9 @@ def evaluation(tmp_path):
         checkpoints=types.SimpleNamespace(has_score=lambda step: "score" in read),
     )
     made = StepEvaluation(run, evaluate, "tuned", lambda step, values: None)
-    return types.SimpleNamespace(call=made, read=read, folder=tmp_path, config=run.config)
+    return types.SimpleNamespace(
+        call=made, evaluate=evaluate, read=read, folder=tmp_path, config=run.config
+    )
 
 
 STATE = types.SimpleNamespace(step=np.int32(5), trainable={})
@@ -51,6 +53,14 @@ def test_a_step_is_done_when_its_score_is_kept_too_where_the_best_is_kept(evalua
     assert not evaluation.call.done(5)
     evaluation.read.append("score")
     assert evaluation.call.done(5)
+
+
+def test_an_evaluation_of_other_examples_is_not_done(evaluation):
+    evaluation.call(STATE)
+    evaluation.evaluate.identity = "other examples"
+    assert not evaluation.call.done(5)
+    (evaluation.folder / "scores" / "tuned-5.json").write_text("{")
+    assert not evaluation.call.done(5)
 
 
 def test_unwritten_results_are_told_and_made_again(evaluation, capsys):

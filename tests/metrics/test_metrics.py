@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from omni_smola import metrics
 from omni_smola.errors import UserError
 from omni_smola.metrics import METRICS, PRIMARY, anls, anls_rrc, exact_match, iou, relaxed_accuracy
 from omni_smola.metrics.iou import box_iou, parse_box
@@ -82,16 +83,38 @@ def test_exact_match_strips_and_ignores_case_only():
         ("0", "0", True),
         ("0.0", "0", False),
         ("0.01", "0", False),
-        ("Red", "red ", True),
+        ("Red", "red", True),
+        ("Red", "red ", False),
+        (" red", "red", False),
+        ("red\n", "red", False),
+        (" 5\t", "5", True),
         ("red", "blue", False),
         ("1,000", "1000", False),
+        ("1,000", "1,000", True),
+        ("1_000", "1000", True),
+        ("+5", "5", True),
+        ("-0", "0", False),
+        ("٥", "5", True),
+        ("５％", "0.05", False),
         ("5", "nan", False),
+        ("nan", "nan", False),
+        ("inf", "inf", False),
         ("5", "infinity", False),
+        ("5", "-inf", False),
+        ("12%%", "0.12", True),
         ("", "5", False),
+        ("", "", True),
+        ("%", "%", True),
     ],
 )
 def test_relaxed_accuracy(prediction, reference, correct):
     assert relaxed_accuracy([prediction], [[reference]])["relaxed_accuracy"] == 100 * correct
+
+
+def test_relaxed_accuracy_stripped_strips_the_prediction_alone():
+    predictions, references = [" Red\n", "red", "\u3000nan "], [["red"], ["red "], ["nan"]]
+    scores = metrics.relaxed_accuracy_stripped(predictions, references)
+    assert scores == {"relaxed_accuracy_stripped": pytest.approx(100 / 3)}
 
 
 def test_relaxed_accuracy_takes_the_best_reference():
@@ -117,10 +140,17 @@ def test_anls(prediction, answers, expected):
     assert anls([prediction], [answers])["anls"] == pytest.approx(expected)
 
 
-def test_anls_rrc_keeps_one_half_and_joins_white_space():
+def test_anls_rrc_keeps_one_half():
     assert anls_rrc(["ab"], [["ax"]])["anls_rrc"] == 50
-    assert anls_rrc(["a  b"], [["a b"]])["anls_rrc"] == 100
-    assert anls(["a  b"], [["a b"]])["anls"] == 75
+
+
+@pytest.mark.parametrize("metric", [anls, anls_rrc])
+def test_anls_joins_white_space_of_any_kind(metric):
+    for text in ("a  b", "\ta\u3000b\n", "A\x1cB"):
+        assert list(metric([text], [["a b"]]).values()) == [100]
+    # The official scripts measure in upper case: STRASSE has seven.
+    assert anls(["strase"], [["straße"]])["anls"] == pytest.approx(100 * 6 / 7)
+    assert anls_rrc(["  abcd  "], [["abcx"]])["anls_rrc"] == pytest.approx(100 * 7 / 8)
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,23 @@ OFFICIAL = {
     "a": "",
     # Only the first 32 periods go.
     "." * 40 + "x": "." * 8 + "x",
+    # What models write: other blanks, control and full-width characters, signs, other scripts.
+    "\u3000the dog": "dog",
+    "Two\x1cdogs": "2 dogs",
+    "a\xa0an the": "",
+    "dog\r\ncat": "dog cat",
+    "a\u200bdog": "a\u200bdog",
+    "red\x00dog": "red\x00dog",
+    "ＤＯＧ": "ｄｏｇ",
+    "１，０００": "１，０００",
+    "١,٢٣": "١٢٣",
+    "5% ": "5%",
+    "+5": "5",
+    "-0": "0",
+    "−5": "−5",
+    "1,\u200b000": "1 \u200b000",
+    "ΣΚΎΛΟΣ": "σκύλος",
+    "“the”": "“the”",
 }
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from omni_smola.data.builders.official import images
+from omni_smola.data.builders.official import images, prepared_from
 from omni_smola.data.builders.official.files import (
     BadRecord,
     Fields,
@@ -277,10 +277,13 @@ def prepare(
         file_format="array_record",
         on_error=on_error,
     )
+    files = dict.fromkeys(file for split in builder.SPLITS.values() for file in split)
+    folder = None if manual_dir is None else Path(manual_dir).expanduser()
     if builder.is_prepared():
+        if folder is not None:
+            prepared_from.tell_changes(name, builder.data_dir, folder, files)
         return builder
-    if manual_dir is None:
-        files = dict.fromkeys(file for split in builder.SPLITS.values() for file in split)
+    if folder is None:
         raise UserError(
             f"The dataset {name} is not prepared under {data_dir}: give the folder of its official "
             "downloads by --config.data.manual_dir=FOLDER. It reads"
@@ -289,8 +292,9 @@ def prepare(
     print(f"preparing {builder.info.full_name} in {data_dir}", file=sys.stderr, flush=True)
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
-    config = tfds.download.DownloadConfig(manual_dir=str(Path(manual_dir).expanduser()))
+    config = tfds.download.DownloadConfig(manual_dir=str(folder))
     builder.download_and_prepare(download_config=config, file_format="array_record")
+    prepared_from.note(builder.data_dir, folder, files)
     return builder
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
+from omni_smola.data.builders.official import prepared_from
 from omni_smola.data.builders.official.files import SourceFile, missing_files
 from omni_smola.errors import UserError
 
@@ -197,16 +198,21 @@ def prepare(
     runner, options = (how.beam_runner, how.beam_options) if how else (None, None)
     beam = runner is not None or options is not None
     builder = Images(collection, beam, data_dir=str(data_dir), file_format="array_record")
+    folder = None if manual_dir is None else Path(manual_dir).expanduser()
     if not builder.is_prepared():
-        if manual_dir is None:
+        if folder is None:
             raise UserError(
                 f"The image collection {collection.name} is not prepared under {data_dir}: give "
                 "the folder of the official downloads by --config.data.manual_dir=FOLDER."
             )
         config = tfds.download.DownloadConfig(
-            manual_dir=str(manual_dir), beam_runner=runner, beam_options=options
+            manual_dir=str(folder), beam_runner=runner, beam_options=options
         )
         builder.download_and_prepare(download_config=config, file_format="array_record")
+        prepared_from.note(builder.data_dir, folder, collection.files)
+    elif folder is not None:
+        name = f"the image collection {collection.name}"
+        prepared_from.tell_changes(name, builder.data_dir, folder, collection.files)
     return ImageStore(builder)
 
 
