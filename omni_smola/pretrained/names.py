@@ -68,7 +68,7 @@ def align(reader: Reader, parts: Iterable[tuple[str, ...]], root: str = "") -> R
     found: dict[tuple[str, str], set[int]] = {}
     for missing in dict.fromkeys(("", root)):
         bare = {n.removeprefix(missing): owned for n, owned in owners.items()}
-        for prefix in _prefixes(reader.entries, bare):
+        for prefix in sorted(_prefixes(reader.entries, bare)):
             found[prefix, missing] = _covered(
                 bare, (n.removeprefix(prefix) for n in reader.entries)
             )

@@ -13,6 +13,7 @@ from omni_smola.errors import UserError
 from omni_smola.models.t5 import T5Config
 from omni_smola.pretrained import copies, huggingface
 from omni_smola.pretrained.rules import Family, Rule, transpose
+from omni_smola.pretrained.sentences import fitted
 
 # Fields of config.json -> ours.
 _SIZES = {
@@ -197,10 +198,8 @@ def _sizes(file: pathlib.Path, fields: dict[str, Any]) -> dict[str, int]:
     if type(epsilon) not in (int, float) or not epsilon >= 0:
         bad.append(f"layer_norm_epsilon is {epsilon!r}")
     if bad:
-        raise UserError(
-            f"{file} does not describe a T5 ({'; '.join(bad)}): sizes are whole numbers above "
-            "zero. Copy the folder again."
-        )
+        end = "): sizes are whole numbers above zero. Copy the folder again."
+        raise UserError(fitted(f"{file} does not describe a T5 (", bad, end))
     return {ours: fields[name] for name, ours in _SIZES.items()}
 
 

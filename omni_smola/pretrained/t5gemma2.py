@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from os import PathLike
 from typing import Any
 
-from omni_smola.errors import UserError
 from omni_smola.models.gemma_layers import StackConfig
 from omni_smola.models.t5gemma2 import T5Gemma2Config
 from omni_smola.models.vit import ViTConfig
@@ -144,10 +143,9 @@ def read_config(folder: str | PathLike) -> T5Gemma2Config:
     if not bad and text["vocab_size"] != decoder["vocab_size"]:
         bad = ["encoder and decoder have unlike vocabularies, though they share one embedding"]
     if bad:
-        raise UserError(
-            f"{top.folder}/config.json does not describe a T5Gemma 2 that we compute "
-            f"({'; '.join(bad)}): copy the folder again, or choose another model."
-        )
+        for problem in bad:
+            top.problem(problem)
+        top.check()
     sizes = {ours: vision[name] for name, ours in _VISION.items()}
     return T5Gemma2Config(
         ViTConfig(**sizes, epsilon=float(vision["layer_norm_eps"]), **top.pixels({})),

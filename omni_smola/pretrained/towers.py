@@ -10,6 +10,7 @@ import numpy as np
 from omni_smola.errors import UserError
 from omni_smola.pretrained import huggingface
 from omni_smola.pretrained.rules import Fit, Rule, Transform, patch_kernel, transpose
+from omni_smola.pretrained.sentences import fitted
 
 Tensor = tuple[str, str, Transform | None, Fit | None]
 # Of the fields of config.json that say it, what `ViTConfig.activation` says.
@@ -179,10 +180,9 @@ class Fields:
     def check(self) -> None:
         """Raises UserError with all that was wrong."""
         if self._problems:
-            raise UserError(
-                f"{self.folder}/config.json does not describe a {self.family} that we compute "
-                f"({'; '.join(self._problems)}): copy the folder again, or choose another model."
-            )
+            start = f"{self.folder}/config.json does not describe a {self.family} that we compute ("
+            end = "): copy the folder again, or choose another model."
+            raise UserError(fitted(start, self._problems, end))
 
     def pixels(self, default: Mapping[str, Any]) -> dict[str, Any]:
         """Mean and deviation of pixels, from preprocessor_config.json where there is one."""

@@ -79,7 +79,12 @@ def test_mt5_and_ul2_are_named_shapes(tmp_path):
         ({"tie_word_embeddings": True}, [], True, True),
         ({"tie_word_embeddings": True, "scale_decoder_outputs": False}, ["x"], True, False),
         ({"tie_word_embeddings": True, "model_type": "mt5"}, UNLIKE, False, False),
-        ({"tie_word_embeddings": True}, {"w.shared.weight": 1.0, "w.lm_head.weight": 2.0}, False, True),
+        (
+            {"tie_word_embeddings": True},
+            {"w.shared.weight": 1.0, "w.lm_head.weight": 2.0},
+            False,
+            True,
+        ),
     ],
 )
 def test_the_head_is_tied_where_the_file_has_none_of_its_own(tmp_path, fields, names, tied, scaled):

@@ -104,7 +104,7 @@ def load(file: pathlib.Path) -> HuggingFaceVocabulary:
     except ImportError as error:
         raise UserError(
             f"{file} is read by the package tokenizers, which is not installed: "
-            "pip install 'omni_smola[minilm]'."
+            "pip install 'omni_smola[hf]'."
         ) from error
     try:
         tokenizer = tokenizers.Tokenizer.from_file(str(file))
