@@ -13,6 +13,7 @@ from omni_smola.pretrained.rules import Family, Rule
 from omni_smola.pretrained.sentences import fitted, some
 
 _ROW = "[{}]"
+_WIDE = 70  # characters of all names of one tensor
 _MANY = 3  # missing tensors that are counted
 
 
@@ -120,8 +121,10 @@ def _name(pattern: str, rule: Rule, layer: int | None) -> tuple[str, int | None]
 
 
 def _asked(rule: Rule, layer: int | None) -> str:
-    names = [_name(pattern, rule, layer) for pattern in (rule.theirs, *rule.others)]
-    return " or ".join(name if row is None else f"{name}[{row}]" for name, row in names)
+    found = [_name(pattern, rule, layer) for pattern in (rule.theirs, *rule.others)]
+    first, *others = (name if row is None else f"{name}[{row}]" for name, row in found)
+    asked = " or ".join((first, *others))
+    return asked if len(asked) <= _WIDE else f"{first} (or {len(others)} other names)"
 
 
 def _misfit(reader: Reader, part: Part, shape: tuple[int, ...]) -> Iterator[str]:
@@ -171,7 +174,7 @@ def _unfit(reader: Reader, family: Family, problems: list[str], model_type: str)
     )
     end = (
         f". Its own names are such as {some(stored)}{f', read {how}' if how else ''}. Choose the "
-        "backbone that it was made for (--config.backbone.name, or auto), or another checkpoint by "
+        "backbone that it was made for (--config.backbone.name, or auto), or another "
         "--config.backbone.init."
     )
     return fitted(start, problems, end)

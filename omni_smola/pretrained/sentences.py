@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 LONGEST = 600  # characters of a whole sentence, its path included
 _SHOWN = 8
-_WIDEST = 90
+_WIDEST = 130
 
 
 def fitted(start: str, problems: Sequence[str], end: str, longest: int = LONGEST) -> str:
@@ -38,4 +38,4 @@ def some(names: Iterable[str], count: int = 3) -> str:
     if len(names) > count:
         step = (len(names) - 1) / (count - 1)
         names = [names[round(i * step)] for i in range(count)]
-    return ", ".join(cut(name, 60) for name in names)
+    return ", ".join(cut(name, 40) for name in names)
