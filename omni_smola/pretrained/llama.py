@@ -131,7 +131,7 @@ def rope(found: towers.Fields) -> tuple[float, float]:
     base = given.get("rope_theta") or fields.get("rope_theta") or 10_000.0
     factor = given.get("factor") or 1.0 if kind == "linear" else 1.0
     for name, value in (("rope_theta", base), ("factor", factor)):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e30:
             found.problem(f"{name} of the rotary positions is {value!r}")
             return 1.0, 1.0
     if given.get("partial_rotary_factor", 1.0) != 1.0:

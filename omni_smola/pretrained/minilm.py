@@ -19,7 +19,7 @@ from flax import nnx
 from omni_smola.errors import UserError
 from omni_smola.models.layers import Precision
 from omni_smola.models.sentence_encoder import BertConfig, SentenceEncoder
-from omni_smola.pretrained import names
+from omni_smola.pretrained import names, towers
 from omni_smola.pretrained.native import mismatches
 from omni_smola.pretrained.reader import FLOATING, Reader
 from omni_smola.pretrained.safetensors_file import SafetensorsFile
@@ -93,10 +93,10 @@ def read_config(folder: str | PathLike) -> BertConfig:
     bad = [
         f"{name} is {fields.get(name, 'missing')!r}"
         for name in _SIZES
-        if type(fields.get(name)) is not int or fields[name] < 1
+        if not towers.is_size(name, fields.get(name))
     ]
     epsilon = fields.get("layer_norm_eps", BertConfig.epsilon)
-    if type(epsilon) not in (int, float) or not epsilon >= 0:
+    if type(epsilon) not in (int, float) or not 0 <= epsilon < 1e30:
         bad.append(f"layer_norm_eps is {epsilon!r}")
     if not bad and fields["hidden_size"] % fields["num_attention_heads"]:
         bad = ["hidden_size is no multiple of num_attention_heads"]

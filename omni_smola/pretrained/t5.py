@@ -11,7 +11,7 @@ from typing import Any
 
 from omni_smola.errors import UserError
 from omni_smola.models.t5 import T5Config
-from omni_smola.pretrained import copies, huggingface
+from omni_smola.pretrained import copies, huggingface, towers
 from omni_smola.pretrained.rules import Family, Rule, transpose
 from omni_smola.pretrained.sentences import fitted
 
@@ -189,13 +189,13 @@ def _sizes(file: pathlib.Path, fields: dict[str, Any]) -> dict[str, int]:
     bad = [
         f"{name} is {fields.get(name, 'missing')!r}"
         for name in _SIZES
-        if type(fields.get(name)) is not int or fields[name] < 1
+        if not towers.is_size(name, fields.get(name))
     ]
     buckets, distance = (fields[name] for name in _ABSENT)
     if not bad and (buckets < 4 or distance <= buckets // 2):
         bad = [f"{buckets} buckets of relative positions do not reach to distance {distance}"]
     epsilon = fields.get("layer_norm_epsilon", T5Config.epsilon)
-    if type(epsilon) not in (int, float) or not epsilon >= 0:
+    if type(epsilon) not in (int, float) or not 0 <= epsilon < 1e30:
         bad.append(f"layer_norm_epsilon is {epsilon!r}")
     if bad:
         end = "): sizes are whole numbers above zero. Copy the folder again."

@@ -225,7 +225,7 @@ def _sizes(where: str, fields: Fields, names: Any) -> list[str]:
     return [
         f"{where}{name} is {fields.get(name, 'missing')!r}"
         for name in names
-        if type(fields.get(name)) is not int or fields[name] < 1
+        if not towers.is_size(name, fields.get(name))
     ]
 
 
@@ -233,7 +233,7 @@ def _numbers(where: str, fields: Fields, names: Any) -> list[str]:
     return [
         f"{where}{name} is {fields[name]!r}"
         for name in names
-        if type(fields[name]) not in (int, float) or not fields[name] > 0
+        if type(fields[name]) not in (int, float) or not 0 < fields[name] < 1e30
     ]
 
 

@@ -76,12 +76,13 @@ def named_special(folder: pathlib.Path) -> set[str]:
             listed = value if isinstance(value, list) else [value]
             if key.endswith(("_token", "_special_tokens")):
                 found |= {word(each) for each in listed}
-    return {each for each in found if isinstance(each, str)}
+    return found - {None}
 
 
-def word(token: Any) -> Any:
-    """A special token as the files write it: a string, or an object with its content."""
-    return token.get("content") if isinstance(token, dict) else token
+def word(token: Any) -> str | None:
+    """A special token as the files write it, a string or an object with its content, if it is."""
+    content = token.get("content") if isinstance(token, dict) else token
+    return content if isinstance(content, str) and _is_text(content) else None
 
 
 def fields(file: pathlib.Path) -> dict[str, Any]:

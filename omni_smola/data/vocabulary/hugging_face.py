@@ -159,7 +159,7 @@ def _check_padding(file: pathlib.Path, tokenizer: Any) -> None:
 def _eos_id(file: pathlib.Path, tokenizer: Any) -> int:
     for name in added.SETTINGS:
         token = added.word(added.fields(file.parent / name).get("eos_token"))
-        if isinstance(token, str) and tokenizer.token_to_id(token) is not None:
+        if token is not None and tokenizer.token_to_id(token) is not None:
             return tokenizer.token_to_id(token)
     for name in _MODEL_SETTINGS:
         found = added.fields(file.parent / name).get("eos_token_id")

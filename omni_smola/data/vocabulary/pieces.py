@@ -194,7 +194,7 @@ def _end(
     """The token that ends a text: that of the settings, else the model's own."""
     for name in added.SETTINGS:
         end = added.word(added.fields(folder / name).get("eos_token"))
-        if not isinstance(end, str):
+        if end is None:
             continue
         ids = [number for number, token in tokens.items() if token.content == end]
         ids += [] if _id(pieces, end) is None else [_id(pieces, end)]
