@@ -7,6 +7,7 @@ Ends with one line of JSON: counts by what became of the cases, and those that a
 """
 
 import collections
+import importlib
 import json
 import pathlib
 import resource
@@ -194,6 +195,56 @@ def write_tokenizer(folder):
     (folder / "added_tokens.json").write_text("{}")
 
 
+def write_configs(folder):
+    """What the other families read of a config.json; a file each."""
+    stack = LLAMA | {"model_type": "", "head_dim": 4, "num_key_value_heads": 1}
+    tower = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 4}
+    tower |= {"patch_size": 2, "intermediate_size": 6}
+    gemma2 = stack | {"model_type": "gemma2", "layer_types": ["full_attention"] * 2}
+    kinds = ["sliding_attention", "full_attention"]
+    rope = {kind: {"rope_type": "default", "rope_theta": 10_000.0} for kind in kinds}
+    third = stack | {"layer_types": kinds, "sliding_window": 3, "rope_parameters": rope}
+    third |= {"vocab_size": 300_000}
+    paligemma_text = gemma2 | {"vocab_size": 300_000}
+    made = {
+        "t5": {
+            "model_type": "t5",
+            "feed_forward_proj": "gated-gelu",
+            **dict.fromkeys(t5._SIZES, 4),
+            "relative_attention_max_distance": 20,
+        },
+        "gemma": gemma2,
+        "paligemma": {"text_config": paligemma_text, "vision_config": tower},
+        "t5gemma2": {
+            "encoder": {"text_config": third, "vision_config": tower, "mm_tokens_per_image": 4},
+            "decoder": third,
+        },
+        "clip": tower,
+        "siglip": {"model_type": "siglip_vision_model", **tower},
+        "dinov2": tower,
+        "pix2struct": {"model_type": "pix2struct_vision_model", "seq_len": 9},
+    }
+    for name, fields in made.items():
+        kind = fields.get("model_type") or {"clip": "clip_vision_model"}.get(name, name)
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text(json.dumps(fields | {"model_type": kind}))
+        more = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.4, 0.3]}
+        (folder / name / "preprocessor_config.json").write_text(json.dumps(more))
+
+
+def of_configs(folder):
+    """Every family reads its file; what a sentence refuses must not hide the others' faults."""
+    refused = []
+    for file in sorted(folder.rglob("config.json")):
+        family = importlib.import_module(f"omni_smola.pretrained.{file.parent.name}")
+        try:
+            family.read_config(file.parent)
+        except UserError as error:
+            refused.append(error)
+    if refused:
+        raise refused[0]
+
+
 LLAMA_CONFIG = T5_WANTED = VIT_WANTED = LLAMA_WANTED = None
 
 
@@ -229,6 +280,7 @@ KINDS = {
     "zarr": (lambda f: write_t5x(f, "zarr"), of_t5x, 2),
     "zarr3": (lambda f: write_t5x(f, "zarr3"), of_t5x, 1),
     "ocdbt": (lambda f: write_t5x(f, "ocdbt"), of_t5x, 2),
+    "configs": (write_configs, of_configs, 5),
     "pieces": (write_pieces, of_tokenizer, 4),
     "tokenizer": (write_tokenizer, of_tokenizer, 4),
 }
