@@ -71,9 +71,10 @@ def test_ids_of_every_text(tmp_path, kind):
         assert ours.decode(ids).replace(" ", "") == original.decode(ids).replace(" ", "")
 
 
-def test_ids_of_llama(tmp_path):
+@pytest.mark.parametrize("settings", [{}, {"legacy": False}, {"legacy": True}], ids=str)
+def test_ids_of_llama(tmp_path, settings):
     """Only the beginning of a text gets a blank; its own pieces are merged by rank: letters."""
-    folder = write(tmp_path, "LlamaTokenizer", added_tokens_decoder=decoder())
+    folder = write(tmp_path, "LlamaTokenizer", added_tokens_decoder=decoder(), **settings)
     original, ours = transformers.LlamaTokenizer.from_pretrained(folder), vocabulary.load(folder)
     for text in ("a<loc0000>b", "x<loc0000><loc1023>y", "<loc0000>", "<loc0000>c", "b<loc1023>."):
         want = original(text, add_special_tokens=False)["input_ids"]

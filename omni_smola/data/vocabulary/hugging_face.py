@@ -4,11 +4,8 @@ import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
-import seqio
-import tensorflow as tf
-
 from omni_smola.data.vocabulary import added
+from omni_smola.data.vocabulary.base import PythonVocabulary
 from omni_smola.errors import UserError
 
 FILE = added.TOKENIZER
@@ -16,7 +13,7 @@ FILE = added.TOKENIZER
 _MODEL_SETTINGS = ("generation_config.json", "config.json")
 
 
-class HuggingFaceVocabulary(seqio.Vocabulary):
+class HuggingFaceVocabulary(PythonVocabulary):
     """Pieces of a tokenizer.json; nothing is put around a text, and special tokens in it are text.
 
     Attributes:
@@ -65,23 +62,6 @@ class HuggingFaceVocabulary(seqio.Vocabulary):
     def _decode(self, ids: Iterable[int]) -> str:
         known = [int(i) for i in ids if 0 <= i < self._size]
         return self._tokenizer.decode(known, skip_special_tokens=True)
-
-    def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
-        """A scalar string -> (n,) int32."""
-
-        def encode(text: bytes) -> np.ndarray:
-            return np.array(self._encode(text), np.int32)
-
-        return tf.ensure_shape(tf.numpy_function(encode, [s], tf.int32), (None,))
-
-    def _decode_tf(self, ids: tf.Tensor) -> tf.Tensor:
-        """(..., n) int32 -> (...) string."""
-
-        def decode(rows: np.ndarray) -> np.ndarray:
-            texts = [self._decode(row).encode() for row in rows.reshape(-1, rows.shape[-1])]
-            return np.array(texts, object).reshape(rows.shape[:-1])
-
-        return tf.ensure_shape(tf.numpy_function(decode, [ids], tf.string), ids.shape[:-1])
 
     def __eq__(self, other: object) -> bool:
         """Whether both read the same file to the same end."""

@@ -4,18 +4,17 @@ import pathlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
-import numpy as np
 import sentencepiece
 import seqio
-import tensorflow as tf
 from sentencepiece import sentencepiece_model_pb2
 
 from omni_smola.data.vocabulary import added
 from omni_smola.data.vocabulary.added import Token
+from omni_smola.data.vocabulary.base import PythonVocabulary
 from omni_smola.errors import UserError
 
 
-class ExtendedVocabulary(seqio.Vocabulary):
+class ExtendedVocabulary(PythonVocabulary):
     """Pieces of a SentencePiece model, and added tokens, each of them one piece.
 
     A text is cut at the added tokens, the longest first, and what is between is encoded by the
@@ -117,23 +116,6 @@ class ExtendedVocabulary(seqio.Vocabulary):
                 text += self._added[token].content
         return text
 
-    def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
-        """A scalar string -> (n,) int32."""
-
-        def encode(text: bytes) -> np.ndarray:
-            return np.array(self._encode(text), np.int32)
-
-        return tf.ensure_shape(tf.numpy_function(encode, [s], tf.int32), (None,))
-
-    def _decode_tf(self, ids: tf.Tensor) -> tf.Tensor:
-        """(..., n) int32 -> (...) string."""
-
-        def decode(rows: np.ndarray) -> np.ndarray:
-            texts = [self._decode(row).encode() for row in rows.reshape(-1, rows.shape[-1])]
-            return np.array(texts, object).reshape(rows.shape[:-1])
-
-        return tf.ensure_shape(tf.numpy_function(decode, [ids], tf.string), ids.shape[:-1])
-
     def __eq__(self, other: object) -> bool:
         """Whether both read the same model with the same tokens to the same end."""
         return isinstance(other, ExtendedVocabulary) and all(
@@ -166,11 +148,11 @@ def extended(
                 "files again from one model, tokenizer.json too."
             )
     beyond = {number for number in tokens if number >= size}
-    holes = sorted(set(range(size, max(beyond, default=size))) - beyond)
-    if holes:
+    if beyond and (holes := max(beyond) + 1 - size - len(beyond)):
+        first = next(i for i in range(size, max(beyond)) if i not in beyond)
         raise UserError(
-            f"The tokenizer in {folder} has no token for the id {holes[0]}: {file.name} has {size} "
-            f"pieces, and what is added to them leaves {len(holes)} ids open below {max(beyond)}. "
+            f"The tokenizer in {folder} has no token for the id {first}: {file.name} has {size} "
+            f"pieces, and what is added to them leaves {holes} ids open below {max(beyond)}. "
             "Copy tokenizer.json too, from the same model."
         )
     eos_id = _end(folder, file, pieces, tokens)
@@ -216,8 +198,7 @@ def _id(pieces: sentencepiece.SentencePieceProcessor, content: str) -> int | Non
 def _only_first(folder: pathlib.Path) -> bool:
     """Whether what follows an added token gets no blank, as in Llama's tokenizers since 2023."""
     settings = added.fields(folder / added.SETTINGS[0])
-    llama = "Llama" in str(settings.get("tokenizer_class"))
-    return settings.get("legacy") is not True if llama else settings.get("legacy") is False
+    return "Llama" in str(settings.get("tokenizer_class")) and settings.get("legacy") is not True
 
 
 def _touches(letter: str) -> bool:
