@@ -1,9 +1,13 @@
 """MoME (arXiv 2407.12709): a mixture of vision experts and one of language experts.
 
 Arguments after the colon, all optional; together they make every row of the paper's tables:
-  backbone    tiny; vicuna_7b, the paper's; tinyllama_1b, the same parts at a laptop's size
+  backbone    tiny; vicuna_7b, the paper's; smollm2_135m or tinyllama_1b, which a laptop can run;
+              auto, any Llama whose sizes are in the config.json of --config.backbone.init
   vision      three, or one of its encoders alone (semantic, spatial, reading; of the others
-              clip_l14, dinov2_large or dinov2_small, pix2struct_base), or names joined by +
+              clip_l14, dinov2_large or dinov2_small, pix2struct_base), or names joined by +, each
+              published ViT at a resolution of its own where one is given: semantic+dinov2_small@168
+  settings    laptop (float32, short texts, 36 visual tokens) or paper; by default paper for
+              vicuna_7b, laptop for the others
   transform   adt, average, cross_attention: how each encoder's map becomes visual tokens
   aggregate   router, addition
   language    adapter, mole_instance, mole_token, mole_both, mole_instance_gumbel,
@@ -21,12 +25,15 @@ import ml_collections
 from omni_smola import config as configs
 from omni_smola.errors import UserError
 
-# What "three" stands for before each language model.
+# What "three" stands for before each language model. On a laptop it is two encoders.
 VISION = {
     "tiny": "semantic+spatial+reading",
     "vicuna_7b": "clip_l14+dinov2_large+pix2struct_base",
+    "smollm2_135m": "clip_l14+dinov2_small+pix2struct_base",
     "tinyllama_1b": "clip_l14+dinov2_small+pix2struct_base",
+    "auto": "clip_l14+dinov2_small+pix2struct_base",
 }
+LAPTOP_VISION = "semantic+dinov2_small@168"
 EXPERTS = 4
 LANGUAGE = {
     "none": {"experts": 0},
@@ -52,17 +59,28 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         folders=(),
         smola="0-0-0",
         stage_1="",
+        settings="",
     )
     if arg.language not in LANGUAGE:
         raise UserError(
             f"language={arg.language} is not one of the language experts {', '.join(LANGUAGE)}."
         )
     if arg.backbone not in VISION:
-        raise UserError(f"backbone={arg.backbone} is not one of {', '.join(VISION)}.")
+        raise UserError(
+            f"backbone={arg.backbone} is not one of {', '.join(VISION)}: name one, or auto for the "
+            "sizes that the config.json of --config.backbone.init's folder describes."
+        )
+    paper = arg.backbone == "vicuna_7b" if not arg.settings else arg.settings == "paper"
+    if arg.settings not in ("", "laptop", "paper") or (arg.settings and arg.backbone == "tiny"):
+        raise UserError(
+            f"settings={arg.settings} is neither laptop nor paper, or not for backbone=tiny, which "
+            "has its own: leave it out, or choose another backbone."
+        )
     config = configs.defaults()
     config.name = "mome"
     config.backbone.name = arg.backbone
-    config.vision.encoders = VISION[arg.backbone] if arg.vision == "three" else arg.vision
+    three = VISION[arg.backbone] if paper or arg.backbone == "tiny" else LAPTOP_VISION
+    config.vision.encoders = three if arg.vision == "three" else arg.vision
     config.vision.transform = arg.transform
     config.vision.aggregate = arg.aggregate
     config.language.update(LANGUAGE[arg.language])
@@ -74,7 +92,12 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.optimizer.weight_decay = 0.05
     # Without its visual part the language model alone is no baseline worth the minutes.
     config.eval.baseline = False
-    _small(config) if arg.backbone == "tiny" else _published(config)
+    if arg.backbone == "tiny":
+        _small(config)
+    else:
+        _published(config)
+        if not paper:
+            _laptop(config)
     if arg.tasks or not arg.folders:
         configs.set_tasks(config, arg.tasks or ("full" if arg.backbone == "tiny" else "mome"))
     if arg.folders:
@@ -109,3 +132,25 @@ def _published(config: ml_collections.ConfigDict) -> None:
     config.checkpoint.every = 1000
     if config.language.experts > 1 and not config.language.stage_1:
         config.language.stage_1_steps = 30_000
+
+
+def _laptop(config: ml_collections.ConfigDict) -> None:
+    """What two CPU cores can run: short texts, few visual tokens, a run of hundreds of steps.
+
+    A processor multiplies bfloat16 slowly, but TinyLlama's weights are kept in it to save memory.
+    """
+    config.data.prompt_length = config.data.target_length = 32
+    config.backbone.dtype = "float32"
+    large = config.backbone.name == "tinyllama_1b"
+    config.backbone.param_dtype = "bfloat16" if large else "float32"
+    config.backbone.remat = False
+    config.vision.update(side=6, layers=2, heads=4, d_ff=512, plain="", cls="")
+    config.batch_size = 8
+    config.steps = 400
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.warmup = 20
+    config.checkpoint.every = 100
+    config.eval.batch_size = 16
+    if config.language.experts > 1 and not config.language.stage_1:
+        config.language.stage_1_steps = 200
+        config.steps = 100

@@ -67,8 +67,8 @@ def defaults() -> ml_collections.ConfigDict:
 
     # MoME's vision experts, in place of the backbone's own vision tower.
     config.vision = ml_collections.ConfigDict()
-    config.vision.encoders = ""  # joined by +, such as semantic+spatial+reading; "" is the tower
-    # "shipped", "random", or a folder of NAME.safetensors files.
+    config.vision.encoders = ""  # joined by +, such as semantic+dinov2_small@168; "" is the tower
+    # "shipped", "random", or a folder of NAME.safetensors files and Hugging Face folders NAME.
     config.vision.init = "shipped"
     config.vision.transform = "adt"  # adt, average, cross_attention
     config.vision.aggregate = "router"  # router, addition

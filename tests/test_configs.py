@@ -15,6 +15,7 @@ from omni_smola import config as configs
 from omni_smola.errors import UserError
 from omni_smola.models import build, shapes
 from omni_smola.pretrained import native
+from omni_smola.training import model as run_model
 from omni_smola.training import state as states
 
 FOLDER = pathlib.Path(__file__).parent.parent / "configs"
@@ -96,7 +97,7 @@ def test_a_mole_run_trains_its_first_stage_unless_one_is_named():
 )
 def test_momes_published_composition_is_one_argument(name, language, widths):
     """Parameters as Llama 2 7B's and TinyLlama's own cards count them."""
-    config = get_config("mome.py", f"backbone={name}")
+    config = get_config("mome.py", f"backbone={name},settings=paper")
     build.check_mome(config.vision, config.language)
     model = nnx.eval_shape(lambda: build.backbone(config.backbone, nnx.Rngs(0), config.vision))
     counts = collections.Counter()
@@ -108,6 +109,39 @@ def test_momes_published_composition_is_one_argument(name, language, widths):
     assert set(build.views(config.vision)) == set(found)
     assert config.data.mixing == "group" and config.data.prompts == "instruction"
     assert config.batch_size == 64 and config.language.stage_1_steps == config.steps == 30_000
+
+
+@pytest.mark.parametrize(
+    ("name", "language"), [("smollm2_135m", 134_515_008), ("tinyllama_1b", 1_100_048_384)]
+)
+def test_momes_laptop_settings(name, language):
+    """Parameters as SmolLM2's and TinyLlama's own cards count them; two encoders, 36 tokens."""
+    config = get_config("mome.py", f"backbone={name},language=adapter,folders=cats")
+    build.check_mome(config.vision, config.language)
+    model = nnx.eval_shape(lambda: build.backbone(config.backbone, nnx.Rngs(0), config.vision))
+    state = nnx.to_pure_dict(nnx.state(model))
+    parts = [state[part] for part in ("embedding", "decoder", "head") if part in state]
+    assert sum(x.size for x in jax.tree.leaves(parts)) == language
+    views = build.views(config.vision)
+    assert {name: view.size for name, view in views.items()} == {
+        "semantic": 96,
+        "dinov2_small@168": 168,
+    }
+    assert config.vision.side == 6 and not config.vision.plain
+    assert not config.backbone.remat and config.backbone.dtype == "float32"
+    assert config.data.prompt_length == config.data.target_length == 32
+    assert (config.optimizer.warmup, config.optimizer.learning_rate) == (20, 1e-3)
+    assert config.optimizer.warmup < config.steps
+
+
+def test_mome_reads_sizes_from_a_checkpoint():
+    config = get_config("mome.py", "backbone=auto,folders=cats")
+    assert config.backbone.name == "auto" and config.vision.encoders == "semantic+dinov2_small@168"
+    with pytest.raises(UserError, match=r"name is auto, but backbone\.init is 'shipped'"):
+        run_model.abstract_model(config, None)
+    for bad in ("backbone=auto,settings=fast", "settings=laptop"):
+        with pytest.raises(UserError, match="is neither laptop nor paper"):
+            get_config("mome.py", bad)
 
 
 def test_mome_looks_at_folders_of_ones_own():

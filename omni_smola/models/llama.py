@@ -4,6 +4,8 @@ Decoder-only language models with RMSNorm, a SiLU gate, rotary positions, an out
 and, in the larger ones, fewer heads of keys than of queries.
 """
 
+import dataclasses
+
 from omni_smola.errors import UserError
 from omni_smola.models.decoder_only import LanguageConfig
 from omni_smola.models.gemma_layers import StackConfig
@@ -11,7 +13,9 @@ from omni_smola.models.gemma_layers import StackConfig
 BOS = 1
 
 
-def _llama(depth: int, d_model: int, d_ff: int, heads: int, key_heads: int) -> LanguageConfig:
+def _llama(
+    depth: int, d_model: int, d_ff: int, heads: int, key_heads: int, base: float = 10_000.0
+) -> LanguageConfig:
     stack = StackConfig(
         d_model=d_model,
         heads=heads,
@@ -20,6 +24,7 @@ def _llama(depth: int, d_model: int, d_ff: int, heads: int, key_heads: int) -> L
         d_ff=d_ff,
         sliding=(False,) * depth,
         epsilon=1e-5,
+        base=base,
         norm_offset=0.0,
         activation="silu",
     )
@@ -29,8 +34,13 @@ def _llama(depth: int, d_model: int, d_ff: int, heads: int, key_heads: int) -> L
 _7B = _llama(32, 4096, 11008, heads=32, key_heads=32)
 _13B = _llama(40, 5120, 13824, heads=40, key_heads=40)
 
+_SMOLLM2 = dataclasses.replace(
+    _llama(30, 576, 1536, heads=9, key_heads=3, base=100_000.0), vocabulary=49_152, tied=True
+)
+
 # Vicuna 1.5 is Llama 2 tuned.
 LLAMA = {
+    "smollm2_135m": _SMOLLM2,
     "tinyllama_1b": _llama(22, 2048, 5632, heads=32, key_heads=4),
     "llama2_7b": _7B,
     "llama2_13b": _13B,

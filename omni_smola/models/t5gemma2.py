@@ -3,7 +3,8 @@
 A SigLIP tower's patch tokens are averaged over squares to `visual_tokens`, normed, projected, and
 stand in the encoder's sequence where the original's processor puts them: <bos>, two newlines as
 one token, <start_of_image>, the image, <end_of_image>, two newlines, and the prompt. An example
-without an image is <bos> and the prompt. Embeddings are shared by encoder, decoder and head.
+without an image is <bos> and the prompt. Encoder, decoder and head share the embeddings, or the
+head has a matrix of its own.
 """
 
 import dataclasses
@@ -33,6 +34,7 @@ class T5Gemma2Config:
     Attributes:
       visual_tokens: of an image after pooling, a square number.
       softcap: bound of the output logits, or None.
+      tied: the logits are products with the embedding table; there is no head.
       bos, newlines, boi, eoi: ids of <bos>, of two newlines, and of the tokens around an image.
 
     Raises:
@@ -50,6 +52,7 @@ class T5Gemma2Config:
     newlines: int = 108
     boi: int = 255_999
     eoi: int = 256_000
+    tied: bool = True
 
     def __post_init__(self):
         side, pooled = self.vision.side, self.pooled_side
@@ -114,6 +117,16 @@ class T5Gemma2(nnx.Module):
         )
         self.encoder = Encoder(config.encoder, options=options, rngs=rngs)
         self.decoder = Decoder(config.decoder, options=options, rngs=rngs)
+        self.head = None if config.tied else self._make_head(rngs)
+
+    def _make_head(self, rngs: nnx.Rngs) -> layers.Projection:
+        return layers.Projection(
+            self.config.decoder.d_model,
+            {"logits": self.config.vocabulary},
+            causal=True,
+            precision=self.options.precision,
+            rngs=rngs,
+        )
 
     def embed(self, tokens: Array) -> Array:
         """(b, m) int32 -> (b, m, d_model); the factor sqrt(d_model) is rounded to the dtype."""
@@ -174,8 +187,12 @@ class T5Gemma2(nnx.Module):
 
     def logits(self, hidden: Array) -> Array:
         """(b, t, d_model) -> (b, t, vocabulary) float32."""
-        table = self.embedding[...].astype(hidden.dtype)
-        y = jnp.einsum("btd,vd->btv", hidden, table, preferred_element_type=jnp.float32)
+        if self.head is None:
+            table = self.embedding[...].astype(hidden.dtype)
+            y = jnp.einsum("btd,vd->btv", hidden, table, preferred_element_type=jnp.float32)
+        else:
+            kinds = jnp.full(hidden.shape[:2], Kind.TEXT, jnp.int32)
+            y = self.head(hidden, kinds)["logits"].astype(jnp.float32)
         cap = self.config.softcap
         return y if cap is None else cap * jnp.tanh(y / cap)
 

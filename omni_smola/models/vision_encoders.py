@@ -2,7 +2,8 @@
 
 An encoder is anything of the shape of `VisionEncoder`. SMALL are ViTs of our own; PUBLIC are towers
 whose weights others have published, those of MoME's paper among them (EVA-CLIP, DINOv2 and
-Pix2Struct, arXiv 2407.12709), at the resolution we look at. `pretrained.tower_files` reads either.
+Pix2Struct, arXiv 2407.12709), at the resolution of the paper or the publisher. Another one stands
+behind an @: `dinov2_small@168` sees 168 x 168 pixels. `pretrained.tower_files` reads either.
 """
 
 import dataclasses
@@ -30,6 +31,7 @@ SMALL = {
 }
 
 
+_LARGEST = 4096  # pixels; 85,000 tokens of DINOv2
 PUBLIC: dict[str, ViTConfig | Pix2StructConfig] = {
     **{
         name: VIT[name]
@@ -124,21 +126,53 @@ class Pix2StructEncoder(nnx.Module):
         return VisionMap(tokens=tokens, sizes=sizes, cls=None)
 
 
-def config_of(name: str) -> ViTConfig | Pix2StructConfig:
-    """The sizes of the encoder called `name`, one of SMALL or PUBLIC.
+def split(name: str) -> tuple[str, int | None]:
+    """NAME or NAME@PIXELS -> the encoder's own name, and the resolution that is asked for.
 
     Raises:
-      UserError: there is none of that name.
+      UserError: what follows the @ is no whole number.
     """
-    if name in PUBLIC:
-        return PUBLIC[name]
-    if name in SMALL:
-        return SMALL[name]
-    raise UserError(
-        f"There is no vision encoder {name!r}: choose one of {', '.join([*SMALL, *PUBLIC])}, "
-        "joined by + (--config.vision.encoders=..., or vision=... after the colon of "
-        "configs/mome.py)."
-    )
+    base, at, pixels = name.partition("@")
+    if at and not (pixels.isascii() and pixels.isdigit()):
+        raise UserError(
+            f"The vision encoder {name!r} has no resolution behind its @: write NAME@PIXELS, such "
+            f"as {base}@224, or {base} alone for its own."
+        )
+    return base, int(pixels) if at else None
+
+
+def config_of(name: str) -> ViTConfig | Pix2StructConfig:
+    """The sizes of the encoder called `name`, one of SMALL or PUBLIC, at its resolution.
+
+    Args:
+      name: NAME, or NAME@PIXELS for a published ViT whose positions are to be resampled.
+
+    Raises:
+      UserError: there is none of that name, or it cannot have that resolution.
+    """
+    base, pixels = split(name)
+    if base not in PUBLIC and base not in SMALL:
+        raise UserError(
+            f"There is no vision encoder {base!r}: choose one of {', '.join([*SMALL, *PUBLIC])}, "
+            "joined by + (--config.vision.encoders=..., or vision=... after the colon of "
+            "configs/mome.py)."
+        )
+    config = PUBLIC.get(base) or SMALL[base]
+    if pixels is None:
+        return config
+    if base not in PUBLIC or isinstance(config, Pix2StructConfig):
+        raise UserError(
+            f"The vision encoder {name!r} cannot have another resolution: only those of published "
+            f"ViTs are resampled. Name it {base} in --config.vision.encoders."
+        )
+    if not pixels or pixels % config.patch_size or pixels > _LARGEST:
+        near = max(1, round(pixels / config.patch_size)) * config.patch_size
+        raise UserError(
+            f"The vision encoder {name!r} cuts images into patches of {config.patch_size} pixels, "
+            f"which do not tile {pixels}: choose a multiple of {config.patch_size} up to "
+            f"{_LARGEST}, such as {base}@{min(near, config.image_size)}."
+        )
+    return dataclasses.replace(config, image_size=pixels)
 
 
 def view(name: str) -> views.View:
@@ -149,7 +183,7 @@ def view(name: str) -> views.View:
     config = config_of(name)
     if isinstance(config, Pix2StructConfig):
         return views.Patches(config.patch_size)
-    return views.Square(config.image_size, *(("bicubic",) if name in PUBLIC else ()))
+    return views.Square(config.image_size, *(("bicubic",) if split(name)[0] in PUBLIC else ()))
 
 
 def vision_encoder(

@@ -38,15 +38,18 @@ _LAYERS = {"sliding_attention": True, "full_attention": False}
 def family(config: LanguageConfig) -> Family:
     """The rules for the tensors of a GemmaForCausalLM or a Gemma2ForCausalLM."""
     second = config.stack.post_norms
-    # A copy of the embedding.
-    ignored = (r"lm_head\.weight",)
     name = "Gemma 2" if second else "Gemma"
-    return Family(name, rules(config), ignored, ("gemma2" if second else "gemma",))
+    return Family(name, rules(config), (), ("gemma2" if second else "gemma",), "model.")
 
 
-def rules(config: LanguageConfig, prefixes: tuple[str, ...] = ("model.",)) -> tuple[Rule, ...]:
+def rules(
+    config: LanguageConfig,
+    prefixes: tuple[str, ...] = ("model.",),
+    heads: tuple[str, ...] = (llama.HEAD,),
+) -> tuple[Rule, ...]:
     """The rules of a Gemma, for models that have one, with what stands before their names."""
-    return llama.decoder_rules(prefixes, _SECOND if config.stack.post_norms else _FIRST)
+    norms = _SECOND if config.stack.post_norms else _FIRST
+    return llama.decoder_rules(prefixes, norms, heads, tied=config.tied)
 
 
 def read_config(folder: str | PathLike) -> LanguageConfig:
@@ -58,11 +61,11 @@ def read_config(folder: str | PathLike) -> LanguageConfig:
     """
     found = towers.Fields(folder, "Gemma", TYPES, ABSENT)
     found.one_of("use_bidirectional_attention", {None: None, False: None})
-    found.one_of("tie_word_embeddings", {True: True})
-    return language_config(found, second=found.fields["model_type"] == "gemma2")
+    tied = llama.tied_head(found)
+    return language_config(found, second=found.fields["model_type"] == "gemma2", tied=tied)
 
 
-def language_config(found: towers.Fields, *, second: bool) -> LanguageConfig:
+def language_config(found: towers.Fields, *, second: bool, tied: bool) -> LanguageConfig:
     """A Gemma 1 or 2 of these fields; raises UserError with all that `found` has to tell."""
     fields = found.fields
     sizes, more = llama.decoder_fields(found)
@@ -80,7 +83,9 @@ def language_config(found: towers.Fields, *, second: bool) -> LanguageConfig:
     found.check()
     cap = fields["final_logit_softcapping"] if second else None
     stack = StackConfig(**sizes, **more)
-    return LanguageConfig(fields["vocab_size"], stack, scaled=True, final_cap=cap, bos=gemma.BOS)
+    return LanguageConfig(
+        fields["vocab_size"], stack, tied=tied, scaled=True, final_cap=cap, bos=gemma.BOS
+    )
 
 
 def _second(found: towers.Fields) -> dict:

@@ -7,10 +7,11 @@ from typing import Any
 from omni_smola.models import llama
 from omni_smola.models.decoder_only import LanguageConfig
 from omni_smola.models.gemma_layers import StackConfig
-from omni_smola.pretrained import towers
+from omni_smola.pretrained import copies, towers
 from omni_smola.pretrained.rules import Family, Rule, transpose
 
 TYPES = {"llama": ""}
+HEAD = "lm_head.weight"
 SIZES = {
     "hidden_size": "d_model",
     "num_attention_heads": "heads",
@@ -32,13 +33,10 @@ _NORMS = {"input": "norm_1", "post_attention": "norm_2"}
 
 def family(config: LanguageConfig) -> Family:
     """The rules for the tensors of a LlamaForCausalLM."""
-    # Constants that old files keep; and, of a tied model, a copy of the embedding.
+    # Constants that old files keep.
     ignored = (r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq",)
-    ignored += (r"lm_head\.weight",) if config.tied else ()
-    rules = decoder_rules(("model.",), _NORMS)
-    if not config.tied:
-        rules += (Rule("lm_head.weight", "head/kernel/logits", transpose),)
-    return Family("Llama", rules, ignored, tuple(TYPES))
+    rules = decoder_rules(("model.",), _NORMS, (HEAD,), tied=config.tied)
+    return Family("Llama", rules, ignored, tuple(TYPES), "model.")
 
 
 def read_config(folder: str | PathLike) -> LanguageConfig:
@@ -60,7 +58,7 @@ def read_config(folder: str | PathLike) -> LanguageConfig:
     base, factor = rope(found)
     found.one_of("mlp_bias", {False: False})
     found.one_of("hidden_act", {"silu": "silu"})
-    tied = found.one_of("tie_word_embeddings", {True: True, False: False})
+    tied = tied_head(found)
     found.check()
     stack = StackConfig(
         **sizes, base=base, factor=factor, norm_offset=0.0, activation="silu", **more
@@ -71,22 +69,39 @@ def read_config(folder: str | PathLike) -> LanguageConfig:
     )
 
 
-def decoder_rules(prefixes: tuple[str, ...], norms: dict[str, str]) -> tuple[Rule, ...]:
-    """The rules of a decoder-only language model but for its head.
+def tied_head(found: towers.Fields) -> bool:
+    """Whether the head is the embedding: config.json says so, and the weights do not deny it.
+
+    Raises:
+      UserError: the weights are damaged.
+    """
+    says_so = found.one_of("tie_word_embeddings", {True: True, False: False})
+    return bool(says_so) and copies.tied(found.folder, "embed_tokens.weight", HEAD)
+
+
+def decoder_rules(
+    prefixes: tuple[str, ...], norms: dict[str, str], heads: tuple[str, ...], *, tied: bool
+) -> tuple[Rule, ...]:
+    """The rules of a decoder-only language model.
 
     Args:
       prefixes: before their names, tried in this order.
       norms: their norms of a layer, without `_layernorm` -> ours.
+      heads: names of the head, tried in this order.
+      tied: a head is a copy of the embedding, and either may hold the matrix.
     """
-    return tuple(
+    rules = tuple(
         Rule(
             prefixes[0] + theirs,
             ours,
             transpose if "/kernel/" in ours else None,
-            others=tuple(prefix + theirs for prefix in prefixes[1:]),
+            others=tuple(prefix + theirs for prefix in prefixes[1:])
+            + (heads if tied and ours == "embedding" else ()),
         )
         for theirs, ours in _tensors(norms)
     )
+    head = Rule(heads[0], "head/kernel/logits", transpose, others=heads[1:])
+    return rules if tied else (*rules, head)
 
 
 def decoder_fields(found: towers.Fields) -> tuple[dict[str, int], dict[str, Any]]:
@@ -116,7 +131,7 @@ def rope(found: towers.Fields) -> tuple[float, float]:
     base = given.get("rope_theta") or fields.get("rope_theta") or 10_000.0
     factor = given.get("factor") or 1.0 if kind == "linear" else 1.0
     for name, value in (("rope_theta", base), ("factor", factor)):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e30:
             found.problem(f"{name} of the rotary positions is {value!r}")
             return 1.0, 1.0
     if given.get("partial_rotary_factor", 1.0) != 1.0:

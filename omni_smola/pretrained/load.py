@@ -15,10 +15,9 @@ from flax import nnx
 from jax.sharding import Sharding, SingleDeviceSharding
 
 from omni_smola.errors import UserError
-from omni_smola.pretrained import huggingface
+from omni_smola.pretrained import copies, huggingface, names, plan
 from omni_smola.pretrained.big_vision import NpzFile
 from omni_smola.pretrained.placement import placed
-from omni_smola.pretrained.plan import make_plan
 from omni_smola.pretrained.reader import Reader
 from omni_smola.pretrained.rules import Family
 from omni_smola.pretrained.safetensors_file import SafetensorsFile
@@ -82,14 +81,17 @@ def read(
       Path -> array of the wanted shape and dtype, in its sharding.
 
     Raises:
-      UserError: as `open_checkpoint`; config.json names another architecture; or tensors are
-        missing, unexpected or of another shape or type, all of them in one sentence.
+      UserError: as `open_checkpoint`; config.json names another architecture; tensors are missing,
+        unexpected or of another shape or type, all of them in one sentence; or two that are one
+        parameter differ.
     """
     place = place or {}
     first = SingleDeviceSharding(jax.local_devices()[0])
-    with contextlib.closing(open_checkpoint(path)) as reader:
-        model_type = _check_architecture(reader, family)
-        plan = make_plan(reader, family, wanted, model_type)
+    with contextlib.closing(open_checkpoint(path)) as opened:
+        model_type = _check_architecture(opened, family)
+        reader = names.align(opened, plan.names(family, wanted), family.root)
+        parts_of = plan.make_plan(reader, family, wanted, model_type)
+        copies.check(reader, parts_of)
         return {
             ours: placed(
                 reader,
@@ -98,7 +100,7 @@ def read(
                 np.dtype(wanted[ours].dtype),
                 place.get(ours) or getattr(wanted[ours], "sharding", None) or first,
             )
-            for ours, parts in plan.items()
+            for ours, parts in parts_of.items()
         }
 
 

@@ -4,6 +4,7 @@ Read are config.json, model.safetensors and, where there is one, 1_Pooling/confi
 downloaded and nothing unpickled.
 """
 
+import contextlib
 import json
 import pathlib
 import re
@@ -14,12 +15,15 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from safetensors import SafetensorError, safe_open
 
 from omni_smola.errors import UserError
 from omni_smola.models.layers import Precision
 from omni_smola.models.sentence_encoder import BertConfig, SentenceEncoder
+from omni_smola.pretrained import names, towers
 from omni_smola.pretrained.native import mismatches
+from omni_smola.pretrained.reader import FLOATING, Reader
+from omni_smola.pretrained.safetensors_file import SafetensorsFile
+from omni_smola.pretrained.sentences import fitted, some
 
 WEIGHTS = "model.safetensors"
 
@@ -89,10 +93,10 @@ def read_config(folder: str | PathLike) -> BertConfig:
     bad = [
         f"{name} is {fields.get(name, 'missing')!r}"
         for name in _SIZES
-        if type(fields.get(name)) is not int or fields[name] < 1
+        if not towers.is_size(name, fields.get(name))
     ]
     epsilon = fields.get("layer_norm_eps", BertConfig.epsilon)
-    if type(epsilon) not in (int, float) or not epsilon >= 0:
+    if type(epsilon) not in (int, float) or not 0 <= epsilon < 1e30:
         bad.append(f"layer_norm_eps is {epsilon!r}")
     if not bad and fields["hidden_size"] % fields["num_attention_heads"]:
         bad = ["hidden_size is no multiple of num_attention_heads"]
@@ -108,8 +112,9 @@ def read_config(folder: str | PathLike) -> BertConfig:
 def load(folder: str | PathLike) -> tuple[BertConfig, dict[str, np.ndarray]]:
     """The sizes and the weights of a folder's encoder.
 
-    The names in the file may begin with `bert.` or not. The weights of the pooler and of
-    pre-training's heads are left out, as a mean-pooled embedding does not use them.
+    Any prefix may stand before the names in the file, such as `bert.`, see `names.align`. The
+    weights of the pooler and of pre-training's heads are left out, as a mean-pooled embedding does
+    not use them.
 
     Returns:
       The config, and path in `SentenceEncoder` -> float32 array; the layers of the encoder are
@@ -125,28 +130,21 @@ def load(folder: str | PathLike) -> tuple[BertConfig, dict[str, np.ndarray]]:
     if not file.is_file():
         raise UserError(_no_weights(folder))
     shapes = _shapes(config)
-    try:
-        with safe_open(file, framework="numpy") as opened:
-            names = _plain_names(opened.keys())
-            found = {
-                plain: tuple(opened.get_slice(name).get_shape()) for plain, name in names.items()
-            }
-            _check_shapes(file, dict(_wanted(shapes)), found)
+    wanted = dict(_wanted(shapes))
+    with contextlib.closing(SafetensorsFile(file)) as opened:
+        reader = names.align(opened, ((name,) for name in wanted))
+        _check_shapes(file, wanted, reader)
 
-            def read(path: str, layer: int = 0) -> np.ndarray:
-                tensor = opened.get_tensor(names[_THEIRS[path].format(layer)])
-                return (tensor.T if "/kernel/" in path else tensor).astype(np.float32)
+        def read(path: str, layer: int = 0) -> np.ndarray:
+            tensor = reader.read(_THEIRS[path].format(layer))
+            return (tensor.T if "/kernel/" in path else tensor).astype(np.float32)
 
-            return config, {
-                path: np.stack([read(path, layer) for layer in range(config.depth)])
-                if _stacked(path)
-                else read(path)
-                for path in shapes
-            }
-    except (SafetensorError, OSError) as error:
-        raise UserError(
-            f"The file {file} is not a complete safetensors file ({error}): copy it again."
-        ) from error
+        return config, {
+            path: np.stack([read(path, layer) for layer in range(config.depth)])
+            if _stacked(path)
+            else read(path)
+            for path in shapes
+        }
 
 
 def sentence_encoder(folder: str | PathLike, precision: Precision) -> SentenceEncoder:
@@ -182,22 +180,21 @@ def _wanted(shapes: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, tuple[
             yield _THEIRS[path].format(layer), shape[::-1] if "/kernel/" in path else shape
 
 
-def _plain_names(names: list[str]) -> dict[str, str]:
-    """Name without `bert.` -> name in the file, of the tensors that are not ignored."""
-    plain: dict[str, str] = {}
-    for name in sorted(names, key=lambda name: name.startswith("bert.")):
-        if not _IGNORED.fullmatch(name):
-            short = name.removeprefix("bert.")
-            plain[name if short in plain else short] = name  # of two of a name, one is unexpected
-    return plain
-
-
-def _check_shapes(file: pathlib.Path, wanted: Mapping, found: Mapping) -> None:
-    problems = mismatches(wanted, found)
+def _check_shapes(
+    file: pathlib.Path, wanted: Mapping[str, tuple[int, ...]], reader: Reader
+) -> None:
+    entries = {n: e for n, e in reader.entries.items() if not _IGNORED.fullmatch(n)}
+    problems = mismatches(wanted, {name: entry.shape for name, entry in entries.items()})
+    problems += [
+        f"{name} holds {entry.dtype}, which is none of {', '.join(FLOATING)}"
+        for name, entry in entries.items()
+        if name in wanted and entry.dtype not in FLOATING
+    ]
     if problems:
+        start = f"The file {file} does not hold the weights that its config.json describes: "
+        own = f". Its own names are such as {some(reader.entries)}"
         raise UserError(
-            f"The file {file} does not hold the weights that its config.json describes: "
-            f"{'; '.join(problems)}. Copy both files anew from the same model."
+            fitted(start, problems, f"{own}. Copy both files anew from the same model.")
         )
 
 

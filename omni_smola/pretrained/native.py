@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.flax import save_file
 
 from omni_smola.errors import UserError
+from omni_smola.pretrained.sentences import fitted, some
 from omni_smola.trees import nest, paths
 
 SHIPPED = {"tiny": "tiny.safetensors"}
@@ -141,9 +142,7 @@ def _check_names(
 ) -> None:
     problems = mismatches({name: tuple(leaf.shape) for name, leaf in wanted.items()}, found)
     if problems:
-        more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise UserError(
-            f"The {what[0]} file {path} does not fit the {what[0]} of this config: "
-            f"{'; '.join(problems[:8])}{more}. Choose the sizes it was made with, or another file "
-            f"by {what[1]}."
-        )
+        start = f"The {what[0]} file {path} does not fit the {what[0]} of this config: "
+        own = f". Its own names are such as {some(sorted(found))}"
+        end = f"{own}. Choose the sizes it was made with, or another file by {what[1]}."
+        raise UserError(fitted(start, problems, end))

@@ -3,7 +3,7 @@
 from os import PathLike
 
 from omni_smola.models.paligemma import PaliGemmaConfig, prefix_lm
-from omni_smola.pretrained import gemma, siglip, towers
+from omni_smola.pretrained import gemma, llama, siglip, towers
 from omni_smola.pretrained.rules import Family, Rule, transpose
 
 TYPES = ("paligemma",)
@@ -21,22 +21,22 @@ def family(config: PaliGemmaConfig) -> Family:
     """The rules for the tensors of a PaliGemmaForConditionalGeneration.
 
     transformers 5 writes the names that the published files have; version 4.52 and its successors
-    wrote others, with everything under `model`. The tower's pooling head, where there is one, and
-    a copy of the embedding as head are not read. Position embeddings are resampled to
-    `config.vision.image_size` as transformers does.
+    wrote others, with everything under `model`. The tower's pooling head, where there is one, is
+    not read. Position embeddings are resampled to `config.vision.image_size` as transformers does.
     """
     projector = "multi_modal_projector.linear"
     rules = (
         *siglip.rules(_prefixes("vision_tower.", "vision_tower.vision_model."), "vision/"),
-        *gemma.rules(config.language, ("language_model.model.", "model.language_model.")),
+        *gemma.rules(
+            config.language,
+            ("language_model.model.", "model.language_model."),
+            (f"language_model.{llama.HEAD}", llama.HEAD),
+        ),
         _linear(f"{projector}.weight", "visual_projection/kernel/projection"),
         _linear(f"{projector}.bias", "visual_projection/bias/projection"),
     )
-    ignored = (
-        r"(language_model\.)?lm_head\.weight",
-        r"(model\.)?vision_tower\.(vision_model\.)?(head\..*|embeddings\.position_ids)",
-    )
-    return Family("PaliGemma", rules, ignored, TYPES)
+    ignored = (r"(model\.)?vision_tower\.(vision_model\.)?(head\..*|embeddings\.position_ids)",)
+    return Family("PaliGemma", rules, ignored, TYPES, "model.")
 
 
 def read_config(folder: str | PathLike) -> PaliGemmaConfig:
@@ -51,11 +51,11 @@ def read_config(folder: str | PathLike) -> PaliGemmaConfig:
         the whole, the language model or the tower.
     """
     top = towers.Fields(folder, "PaliGemma", {"paligemma": ""}, _TOP)
-    top.one_of("tie_word_embeddings", {True: True})
+    tied = llama.tied_head(top)
     top.check()
     text = _part(folder, "text_config", gemma.ABSENT | {"model_type": "gemma"})
     kind = text.one_of("model_type", {"gemma": "gemma", "gemma2": "gemma2"})
-    language = gemma.language_config(text, second=kind == "gemma2")
+    language = gemma.language_config(text, second=kind == "gemma2", tied=tied)
     tower = _part(folder, "vision_config", _VISION)
     tower.one_of("model_type", {"siglip_vision_model": "siglip"})
     return PaliGemmaConfig(siglip.tower_config(tower), prefix_lm(language))

@@ -10,18 +10,26 @@ import numpy as np
 from omni_smola.errors import UserError
 from omni_smola.pretrained.reader import FLOATING, Reader
 from omni_smola.pretrained.rules import Family, Rule
+from omni_smola.pretrained.sentences import fitted, some
 
 _ROW = "[{}]"
+_WIDE = 70  # characters of all names of one tensor
+_MANY = 3  # missing tensors that are counted
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One tensor of the checkpoint, or one row of it, that is a parameter or a layer of one."""
+    """One tensor of the checkpoint, or one row of it, that is a parameter or a layer of one.
+
+    Attributes:
+      copies: (name, row) of the other tensors that are to hold the same.
+    """
 
     rule: Rule
     name: str
     row: int | None
     layer: int | None
+    copies: tuple[tuple[str, int | None], ...] = ()
 
     def shape(self, reader: Reader) -> tuple[int, ...]:
         whole = reader.entries[self.name].shape
@@ -38,6 +46,15 @@ class Part:
         if self.row is None:
             return self.convert(reader.read(self.name), shape)
         return self.convert(reader.read(self.name, slice(self.row, self.row + 1))[0], shape)
+
+
+def names(family: Family, wanted: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Of each tensor that a plan looks for, the names that it may have in a checkpoint."""
+    for rule in family.rules:
+        if rule.ours in wanted:
+            layers = range(wanted[rule.ours].shape[0]) if "{}" in rule.theirs else [None]
+            for layer in layers:
+                yield tuple(_name(p, rule, layer)[0] for p in (rule.theirs, *rule.others))
 
 
 def make_plan(
@@ -81,16 +98,16 @@ def make_plan(
 
 
 def _find(reader: Reader, rule: Rule, layer: int | None, known: set[str]) -> Part | None:
-    """The part for one layer; every name under which it lies there becomes known."""
-    part = None
+    """The part for one layer; every name that the checkpoint has for it becomes known."""
+    found: list[tuple[str, int | None]] = []
     for pattern in (rule.theirs, *rule.others):
         name, row = _name(pattern, rule, layer)
         if name in reader.entries:
             known.add(name)
             shape = reader.entries[name].shape
-            if part is None and (row is None or (shape and row < shape[0])):
-                part = Part(rule, name, row, layer)
-    return part
+            if row is None or (shape and row < shape[0]):
+                found.append((name, row))
+    return Part(rule, *found[0], layer, tuple(found[1:])) if found else None
 
 
 def _name(pattern: str, rule: Rule, layer: int | None) -> tuple[str, int | None]:
@@ -104,8 +121,10 @@ def _name(pattern: str, rule: Rule, layer: int | None) -> tuple[str, int | None]
 
 
 def _asked(rule: Rule, layer: int | None) -> str:
-    names = [_name(pattern, rule, layer) for pattern in (rule.theirs, *rule.others)]
-    return " or ".join(name if row is None else f"{name}[{row}]" for name, row in names)
+    found = [_name(pattern, rule, layer) for pattern in (rule.theirs, *rule.others)]
+    first, *others = (name if row is None else f"{name}[{row}]" for name, row in found)
+    asked = " or ".join((first, *others))
+    return asked if len(asked) <= _WIDE else f"{first} (or {len(others)} other names)"
 
 
 def _misfit(reader: Reader, part: Part, shape: tuple[int, ...]) -> Iterator[str]:
@@ -145,10 +164,17 @@ def _pattern(name: str) -> str:
 
 
 def _unfit(reader: Reader, family: Family, problems: list[str], model_type: str) -> str:
-    more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
     kind = f" (a {model_type!r} by its config.json)" if model_type else ""
-    return (
+    missing = sum(problem.startswith("missing ") for problem in problems)
+    how = getattr(reader, "how", "")
+    stored = getattr(reader, "stored", {}).values() or reader.entries
+    start = (
         f"The checkpoint {reader.path}{kind} does not hold the {family.name} of this config: "
-        f"{'; '.join(problems[:8])}{more}. Choose the backbone that it was made for, or another "
-        "checkpoint by --config.backbone.init."
+        + (f"{missing} tensors are missing; " if missing > _MANY else "")
     )
+    end = (
+        f". Its own names are such as {some(stored)}{f', read {how}' if how else ''}. Choose the "
+        "backbone that it was made for (--config.backbone.name, or auto), or another "
+        "--config.backbone.init."
+    )
+    return fitted(start, problems, end)

@@ -43,7 +43,8 @@ class Rule:
       transform: of one tensor, or of one layer's slice, before it is placed; None is none.
       first: index of the checkpoint's layer that is layer 0 of our stack.
       step: how many of the checkpoint's layers lie between two of our stack.
-      others: other names under which checkpoints hold the same tensor, tried in their order.
+      others: other names under which checkpoints hold the same tensor, tried in their order; where
+        a file has several, their values must agree.
       fit: after `transform`, of (tensor, shape wanted) where the tensor has another shape; raises
         UserError where it cannot, see `position`.
     """
@@ -67,9 +68,11 @@ class Family:
       ignored: regular expressions for whole names of tensors that have no part in our model, such
         as a pooling head.
       model_types: what config.json may call the model, where there is one; none is anything.
+      root: what names begin with where those of a bare model, saved without its head, do not.
     """
 
     name: str
     rules: tuple[Rule, ...]
     ignored: tuple[str, ...] = ()
     model_types: tuple[str, ...] = ()
+    root: str = ""

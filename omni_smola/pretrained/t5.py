@@ -11,8 +11,9 @@ from typing import Any
 
 from omni_smola.errors import UserError
 from omni_smola.models.t5 import T5Config
-from omni_smola.pretrained import huggingface
+from omni_smola.pretrained import copies, huggingface, towers
 from omni_smola.pretrained.rules import Family, Rule, transpose
+from omni_smola.pretrained.sentences import fitted
 
 # Fields of config.json -> ours.
 _SIZES = {
@@ -44,13 +45,15 @@ _ONLY = {
 }
 _TYPES = ("t5", "mt5")
 _HEAD = "lm_head.weight"
+_EMBEDDINGS = ("shared.weight", "decoder.embed_tokens.weight", "encoder.embed_tokens.weight")
 
 
 def family(config: T5Config) -> Family:
     """The rules for Hugging Face's T5ForConditionalGeneration and MT5ForConditionalGeneration."""
-    # Files from before 2023 and some converters' (MADLAD-400's) name the one embedding twice.
-    copies = ("decoder.embed_tokens.weight", "encoder.embed_tokens.weight")
-    rules = [Rule("shared.weight", "embedding", others=copies)]
+    # Files from before 2023 and some converters' (MADLAD-400's) name the one embedding twice; of a
+    # tied model safetensors.torch.save_model keeps the first name of the alphabet.
+    others = _EMBEDDINGS[1:] + ((_HEAD,) if config.tied_head else ())
+    rules = [Rule(_EMBEDDINGS[0], "embedding", others=others)]
     for ours, theirs, _ in _tensors():
         rules.append(Rule(theirs, ours, transpose if "/kernel/" in ours else None))
     if not config.tied_head:
@@ -123,9 +126,9 @@ def _tensors() -> Iterator[tuple[str, str, str]]:
 
 
 def read_config(folder: str | PathLike) -> T5Config:
-    """The sizes of a Hugging Face folder's model; of its weights only the names are read.
+    """The sizes of a Hugging Face folder's model, and whether its weights have a head of their own.
 
-    Whether the head is tied is seen from the names where config.json does not deny it: releases of
+    Where config.json does not deny that the head is tied, the weights decide: releases of
     transformers from 5.0 on write tie_word_embeddings true for every T5.
 
     Raises:
@@ -186,27 +189,24 @@ def _sizes(file: pathlib.Path, fields: dict[str, Any]) -> dict[str, int]:
     bad = [
         f"{name} is {fields.get(name, 'missing')!r}"
         for name in _SIZES
-        if type(fields.get(name)) is not int or fields[name] < 1
+        if not towers.is_size(name, fields.get(name))
     ]
     buckets, distance = (fields[name] for name in _ABSENT)
     if not bad and (buckets < 4 or distance <= buckets // 2):
         bad = [f"{buckets} buckets of relative positions do not reach to distance {distance}"]
     epsilon = fields.get("layer_norm_epsilon", T5Config.epsilon)
-    if type(epsilon) not in (int, float) or not epsilon >= 0:
+    if type(epsilon) not in (int, float) or not 0 <= epsilon < 1e30:
         bad.append(f"layer_norm_epsilon is {epsilon!r}")
     if bad:
-        raise UserError(
-            f"{file} does not describe a T5 ({'; '.join(bad)}): sizes are whole numbers above "
-            "zero. Copy the folder again."
-        )
+        end = "): sizes are whole numbers above zero. Copy the folder again."
+        raise UserError(fitted(f"{file} does not describe a T5 (", bad, end))
     return {ours: fields[name] for name, ours in _SIZES.items()}
 
 
 def _head(folder: pathlib.Path, fields: dict[str, Any], kind: str) -> tuple[bool, bool]:
     """Whether the head is tied, and whether what it reads is scaled."""
     flag = fields.get("tie_word_embeddings", True) is not False
-    weights = huggingface.find(folder) if flag else None
-    tied = flag and (weights is None or _HEAD not in weights.entries)
+    tied = flag and all(copies.tied(folder, name, _HEAD) for name in _EMBEDDINGS)
     # transformers 5 writes the scaling as a field of its own; before, it went with the flag. No
     # mT5 is scaled: all that were released say that their head is not tied.
     return tied, kind == "t5" and bool(fields.get("scale_decoder_outputs", flag))

@@ -4,15 +4,15 @@ from collections.abc import Iterator, Mapping
 from os import PathLike
 from typing import Any
 
-from omni_smola.errors import UserError
 from omni_smola.models.gemma_layers import StackConfig
 from omni_smola.models.t5gemma2 import T5Gemma2Config
 from omni_smola.models.vit import ViTConfig
-from omni_smola.pretrained import siglip, towers
+from omni_smola.pretrained import copies, siglip, towers
 from omni_smola.pretrained.rules import Family, Rule, transpose
 
 Fields = Mapping[str, Any]
 TYPES = ("t5gemma2",)
+_HEAD = "lm_head.out_proj.weight"
 
 # Fields of config.json -> ours.
 _STACK = {
@@ -30,7 +30,6 @@ _STACK_ONLY = {
     "attention_bias": (False,),
     "attn_logit_softcapping": (None,),
     "use_bidirectional_attention": (False, None),
-    "tie_word_embeddings": (True,),
     "bos_token_id": (2,),
 }
 _VISION_ONLY = {
@@ -40,7 +39,7 @@ _VISION_ONLY = {
 }
 _TOP_ONLY = {
     "is_encoder_decoder": (True,),
-    "tie_word_embeddings": (True,),
+    "tie_word_embeddings": (True, False),
 }
 # What transformers takes a field for that is not there.
 _ABSENT_STACK = {"query_pre_attn_scalar": 256, "rms_norm_eps": 1e-6}
@@ -55,11 +54,12 @@ def family(config: T5Gemma2Config) -> Family:
     transformers 5 writes the names that the published files have; in memory, and in some files,
     the encoder's are under `text_model` and the tower's under `vision_model`.
     """
-    del config
     encoder, tower = "model.encoder", "model.encoder.vision_tower"
+    heads = (_HEAD,) if config.tied else ()
     rules = [
-        _rule(encoder, "embed_tokens.weight", "embedding", "text_model"),
-        _rule(encoder, "embed_tokens.eoi_embedding", "eoi_embedding", "text_model"),
+        _embedding("weight", "embedding", *heads),
+        _embedding("eoi_embedding", "eoi_embedding"),
+        *([] if config.tied else [Rule(_HEAD, "head/kernel/logits", transpose)]),
         Rule(
             f"{encoder}.multi_modal_projector.mm_input_projection_weight",
             "visual_projection/kernel/projection",
@@ -69,13 +69,18 @@ def family(config: T5Gemma2Config) -> Family:
         *(_rule("model.decoder", *names) for names in _stack("decoder")),
         *siglip.rules((f"{tower}.", f"{tower}.vision_model."), "vision/"),
     ]
-    # Copies of the one embedding, and the tower's pooling head, of which nothing is read.
+    # The tower's pooling head, of which nothing is read.
     ignored = (
-        r"lm_head\.out_proj\.weight",
-        r"model\.decoder\.embed_tokens\.(weight|eoi_embedding)",
         r"model\.encoder\.vision_tower\.(vision_model\.)?(head\..*|embeddings\.position_ids)",
     )
-    return Family("T5Gemma 2", tuple(rules), ignored, TYPES)
+    return Family("T5Gemma 2", tuple(rules), ignored, TYPES, "model.")
+
+
+def _embedding(name: str, ours: str, *heads: str) -> Rule:
+    """A part of the one embedding, which encoder, decoder and a tied head share."""
+    places = ("encoder.embed_tokens", "encoder.text_model.embed_tokens", "decoder.embed_tokens")
+    first, *others = (f"model.{place}.{name}" for place in places)
+    return Rule(first, ours, others=(*others, *heads))
 
 
 def _rule(prefix: str, theirs: str, ours: str, between: str | None = None) -> Rule:
@@ -138,10 +143,9 @@ def read_config(folder: str | PathLike) -> T5Gemma2Config:
     if not bad and text["vocab_size"] != decoder["vocab_size"]:
         bad = ["encoder and decoder have unlike vocabularies, though they share one embedding"]
     if bad:
-        raise UserError(
-            f"{top.folder}/config.json does not describe a T5Gemma 2 that we compute "
-            f"({'; '.join(bad)}): copy the folder again, or choose another model."
-        )
+        for problem in bad:
+            top.problem(problem)
+        top.check()
     sizes = {ours: vision[name] for name, ours in _VISION.items()}
     return T5Gemma2Config(
         ViTConfig(**sizes, epsilon=float(vision["layer_norm_eps"]), **top.pixels({})),
@@ -150,8 +154,15 @@ def read_config(folder: str | PathLike) -> T5Gemma2Config:
         vocabulary=decoder["vocab_size"],
         visual_tokens=encoder["mm_tokens_per_image"],
         softcap=decoder.get("final_logit_softcapping"),
+        tied=_tied(top),
         **{ours: encoder[name] for name, ours in _IDS.items() if name in encoder},
     )
+
+
+def _tied(top: towers.Fields) -> bool:
+    """Whether the head is the embedding: config.json says so, and the weights do not deny it."""
+    says_so = top.fields.get("tie_word_embeddings", True)
+    return says_so and copies.tied(top.folder, "embed_tokens.weight", _HEAD)
 
 
 def _stack_config(fields: Fields) -> StackConfig:
@@ -214,7 +225,7 @@ def _sizes(where: str, fields: Fields, names: Any) -> list[str]:
     return [
         f"{where}{name} is {fields.get(name, 'missing')!r}"
         for name in names
-        if type(fields.get(name)) is not int or fields[name] < 1
+        if not towers.is_size(name, fields.get(name))
     ]
 
 
@@ -222,7 +233,7 @@ def _numbers(where: str, fields: Fields, names: Any) -> list[str]:
     return [
         f"{where}{name} is {fields[name]!r}"
         for name in names
-        if type(fields[name]) not in (int, float) or not fields[name] > 0
+        if type(fields[name]) not in (int, float) or not 0 < fields[name] < 1e30
     ]
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import sys
 from collections.abc import Mapping
 from os import PathLike
 from types import ModuleType
@@ -18,9 +19,10 @@ from safetensors import SafetensorError, safe_open
 
 from omni_smola.errors import UserError
 from omni_smola.models.pix2struct import Pix2Struct, Pix2StructConfig
-from omni_smola.models.vision_encoders import PUBLIC, config_of
+from omni_smola.models.vision_encoders import PUBLIC, config_of, split
 from omni_smola.models.vit import ViT, ViTConfig
 from omni_smola.pretrained import clip, dinov2, eva_clip, load, native, pix2struct, siglip
+from omni_smola.pretrained.sentences import fitted
 
 # How the names of a family's encoders begin -> who reads their weights.
 FAMILIES: dict[str, ModuleType] = {
@@ -44,8 +46,9 @@ def read_tower(
 
     Args:
       folder: with NAME.safetensors of `save_tower`, else, for an encoder of PUBLIC, with the folder
-        NAME as Hugging Face keeps it, config.json and safetensors; or "shipped".
-      name: of the encoder.
+        NAME as Hugging Face keeps it, config.json and safetensors; or "shipped". Of an encoder
+        that this package ships, its own file where the folder has none.
+      name: of the encoder, NAME or NAME@PIXELS.
       wanted: path in the encoder's `vit` -> array or ShapeDtypeStruct.
       place: path -> sharding, as for `load.read`.
 
@@ -56,18 +59,30 @@ def read_tower(
       UserError: there is neither, or not that tower; or tensors are missing, unexpected or of
         another shape, all of them in one sentence.
     """
-    own, theirs = native.tower(os.fspath(folder), name), pathlib.Path(folder).expanduser() / name
-    if name in PUBLIC and not os.path.isfile(own):
+    base, pixels = split(name)
+    own, theirs = native.tower(os.fspath(folder), base), pathlib.Path(folder).expanduser() / base
+    config = config_of(name)
+    if base in PUBLIC and (pixels is not None or not os.path.isfile(own)):
         if not theirs.is_dir():
             raise UserError(
-                f"The folder {theirs.parent} has neither {name}/, a Hugging Face folder with the "
-                f"weights of the vision encoder {name!r}, nor {name}.safetensors of our own: put "
-                "one there, or set --config.vision.init to the folder that has it, or to random."
+                f"The folder {theirs.parent} has neither {base}/, a Hugging Face folder with the "
+                f"weights of the vision encoder {base!r}, nor {base}.safetensors of our own, which "
+                "has one resolution: put one there, or set --config.vision.init to the folder "
+                "that has it, or to random."
             )
-        family = next(module for start, module in FAMILIES.items() if name.startswith(start))
-        _check_public(theirs, name, family)
-        return load.read(theirs, family.family(PUBLIC[name]), wanted, place)
-    _check_sizes(own, name, config_of(name))
+        family = next(module for start, module in FAMILIES.items() if base.startswith(start))
+        _check_public(theirs, base, family)
+        return load.read(theirs, family.family(config), wanted, place)
+    if base in native.SHIPPED_TOWERS and theirs.parent.is_dir() and not os.path.isfile(own):
+        if jax.process_index() == 0:
+            print(
+                f"{theirs.parent} has no {base}.safetensors: the vision encoder {base} starts from "
+                "the weights that omni_smola ships.",
+                file=sys.stderr,
+                flush=True,
+            )
+        own = native.tower("shipped", base)
+    _check_sizes(own, name, config)
     read = native.read(own, wanted, what=native.TOWER)
     return {path: jax.device_put(x, (place or {}).get(path)) for path, x in read.items()}
 
@@ -81,10 +96,12 @@ def _check_public(folder: pathlib.Path, name: str, family: ModuleType) -> None:
         if field not in _FREE and found[field] != value
     ]
     if problems:
-        raise UserError(
-            f"The folder {folder} does not hold the vision encoder {name!r}: by its configuration "
-            f"it has {'; '.join(problems)}. Put the published model of that name there."
+        start = (
+            f"The folder {folder} does not hold the vision encoder {name!r}: by its config.json it "
+            "has "
         )
+        end = ". Put the published model of that name there."
+        raise UserError(fitted(start, problems, end))
 
 
 def save_tower(
@@ -110,9 +127,9 @@ def _check_sizes(path: str, name: str, config: ViTConfig | Pix2StructConfig) -> 
         if value != wanted.get(size)
     ]
     if problems:
+        start = f"The vision tower {path} does not fit the vision encoder {name!r}: it has "
         raise UserError(
-            f"The vision tower {path} does not fit the vision encoder {name!r}: it has "
-            f"{'; '.join(problems)}. Choose the file that was made for this encoder."
+            fitted(start, problems, ". Choose the file that was made for this encoder.")
         )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from omni_smola.errors import UserError
 from omni_smola.pretrained import huggingface
 from omni_smola.pretrained.rules import Fit, Rule, Transform, patch_kernel, transpose
+from omni_smola.pretrained.sentences import fitted
 
 Tensor = tuple[str, str, Transform | None, Fit | None]
 # Of the fields of config.json that say it, what `ViTConfig.activation` says.
@@ -98,6 +99,14 @@ def rules(tensors: Iterable[Tensor], prefixes: tuple[str, ...], ours: str = "") 
     )
 
 
+def is_size(name: str, value: Any) -> bool:
+    """Whether a field of config.json is a size that a model can have.
+
+    Layers, which are counted one by one, are at most 10,000; all else is at most ten million.
+    """
+    return type(value) is int and 1 <= value <= (10_000 if name.endswith("_layers") else 10**7)
+
+
 def skipped(theirs: str, depth: int, skip: int) -> tuple[str, ...]:
     """Regular expressions for the tensors of the last `skip` of `depth` layers.
 
@@ -131,7 +140,7 @@ class Fields:
         self.family = family
         top = huggingface.config(self.folder)
         model_type = top.get("model_type")
-        if model_type not in parts:
+        if not isinstance(model_type, str) or model_type not in parts:
             raise UserError(
                 f"The folder {self.folder} holds a model of type {model_type!r}, but a {family} "
                 f"is one of {', '.join(parts)}: choose the folder of one."
@@ -146,14 +155,15 @@ class Fields:
         """Field of theirs -> ours, as ours -> number."""
         for name in names:
             value = self.fields.get(name)
-            if type(value) is not int or value < 1:
+            if not is_size(name, value):
                 self._problems.append(f"{name} is {self.fields.get(name, 'missing')!r}")
+                self.fields[name] = None  # what is made of it before `check` does without
         return {ours: self.fields.get(name) for name, ours in names.items()}
 
     def number(self, name: str) -> float:
         """A field that is any number above zero."""
         value = self.fields.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e30:
             self._problems.append(f"{name} is {self.fields.get(name, 'missing')!r}")
             return 1.0
         return float(value)
@@ -179,10 +189,9 @@ class Fields:
     def check(self) -> None:
         """Raises UserError with all that was wrong."""
         if self._problems:
-            raise UserError(
-                f"{self.folder}/config.json does not describe a {self.family} that we compute "
-                f"({'; '.join(self._problems)}): copy the folder again, or choose another model."
-            )
+            start = f"{self.folder}/config.json does not describe a {self.family} that we compute ("
+            end = "): copy the folder again, or choose another model."
+            raise UserError(fitted(start, self._problems, end))
 
     def pixels(self, default: Mapping[str, Any]) -> dict[str, Any]:
         """Mean and deviation of pixels, from preprocessor_config.json where there is one."""

@@ -156,8 +156,29 @@ def test_the_views_of_published_towers():
 
 
 @pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("dinov2_small@", "no resolution behind its @: write NAME@PIXELS"),
+        ("dinov2_small@-14", "no resolution behind its @"),
+        ("dinov2_small@\u00b2", "no resolution behind its @"),
+        ("dinov2_small@100", "do not tile 100: choose a multiple of 14 .*dinov2_small@98"),
+        ("dinov2_small@0", "do not tile 0: .*dinov2_small@14"),
+        ("dinov2_small@140000000", "up to 4096, such as dinov2_small@448"),
+        ("pix2struct_base@160", "only those of published ViTs"),
+        ("semantic@120", "only those of published ViTs"),
+        ("dinov3@168", "no vision encoder 'dinov3'"),
+    ],
+)
+def test_resolutions_that_cannot_be(name, why):
+    with pytest.raises(UserError, match=why):
+        vision_encoders.view(name)
+
+
+@pytest.mark.parametrize(
     ("name", "tokens", "width", "has_cls"),
     [
+        ("dinov2_small@168", 144, 384, True),
+        ("siglip_so400m14_384@224", 256, 1152, False),
         ("eva_clip_g14", 256, 1408, True),
         ("clip_l14", 256, 1024, True),
         ("dinov2_large", 1024, 1024, True),

@@ -172,7 +172,7 @@ def test_the_other_names_of_the_same_tensors(folders, tmp_path):
     ("part", "changes", "said"),
     [
         ("", {"model_type": "llava"}, "type 'llava', but a PaliGemma"),
-        ("", {"tie_word_embeddings": False}, "tie_word_embeddings is False"),
+        ("", {"tie_word_embeddings": None}, "tie_word_embeddings is None"),
         ("text_config", {"model_type": "gemma3_text"}, "model_type is 'gemma3_text', but only"),
         ("text_config", {"hidden_act": "relu"}, "hidden_act is 'relu'"),
         ("vision_config", {"model_type": "clip_vision_model"}, "model_type is 'clip_vision"),

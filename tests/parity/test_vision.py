@@ -234,30 +234,33 @@ def test_files_as_the_hub_has_them(name, folders, tmp_path):
 # Towers of MoME, from folders of others.
 
 
-@pytest.mark.parametrize("name", ["clip", "siglip"])
-def test_an_encoder_of_mome_reads_a_folder(name, folders, monkeypatch):
+@pytest.mark.parametrize("size", [37, 28])
+@pytest.mark.parametrize("name", ["clip", "siglip", "dinov2"])
+def test_an_encoder_of_mome_reads_a_folder(name, size, folders, monkeypatch):
+    """In the resolution of its table, 37, or in one that stands behind an @."""
     family, _, _ = MODELS[name]
     model, folder = folders(name)
     config = dataclasses.replace(family.read_config(folder), image_size=37)
     monkeypatch.setitem(vision_encoders.PUBLIC, folder.name, config)
     monkeypatch.setattr(tower_files, "FAMILIES", {folder.name: family})
+    called = folder.name if size == 37 else f"{folder.name}@{size}"
     encoder = nnx.eval_shape(
-        lambda: vision_encoders.vision_encoder(folder.name, precision=Precision(), rngs=nnx.Rngs(0))
+        lambda: vision_encoders.vision_encoder(called, precision=Precision(), rngs=nnx.Rngs(0))
     )
-    assert encoder.view.size == 37
+    assert encoder.view.size == size
     params = nnx.state(encoder.vit)
     wanted = state.paths(nnx.to_pure_dict(params))
-    read = tower_files.read_tower(folder.parent, folder.name, wanted)
+    read = tower_files.read_tower(folder.parent, called, wanted)
     nnx.replace_by_pure_dict(params, state.nest(read))
     nnx.update(encoder.vit, params)
-    image = pixels(37)
-    batch = {f"image:{folder.name}": image, "image_mask": np.array([True, False])}
+    image = pixels(size)
+    batch = {f"image:{called}": image, "image_mask": np.array([True, False])}
     got = nnx.jit(lambda encoder, batch: encoder(batch))(encoder, batch)
     hidden, last, _ = theirs(name, family, model, image)
     want = last if config.final_norm else hidden[-2]
     first = config.registers + config.class_token
     check(got.tokens, want[:, first:])
-    np.testing.assert_array_equal(got.sizes, [[5, 5], [0, 0]])
+    np.testing.assert_array_equal(got.sizes, [[size // 7] * 2, [0, 0]])
     if name == "siglip":
         assert got.cls is None
     else:

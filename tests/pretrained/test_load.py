@@ -250,11 +250,15 @@ def test_positional_embeddings_of_another_resolution_are_resampled(folder):
 
 
 def test_another_name_of_the_same_tensor(tmp_path):
-    """One of both is enough; where there are both, the first is taken and the other no excess."""
+    """One of both is enough; where there are both, they hold the same."""
     tensors = make_tensors()
-    both = tensors | {"head.weight": np.zeros((7, 8), np.float32)}
+    both = tensors | {"head.weight": tensors["embed.weight"].astype(np.float64)}
     want = expected(tensors)
     assert_equal(load.read(write(tmp_path / "both", both), FAMILY, wanted()), want)
+    both["head.weight"] = both["head.weight"] + 1e-3 * np.eye(7, 8)
+    message = told(write(tmp_path / "unlike", both))
+    assert "holds two unlike tensors, embed.weight and head.weight" in message
+    assert "--config.backbone.name=auto" in message
     tensors["head.weight"] = tensors.pop("embed.weight")
     assert_equal(load.read(write(tmp_path / "other", tensors), FAMILY, wanted()), want)
     del tensors["head.weight"]
@@ -267,35 +271,48 @@ def test_what_is_not_wanted_is_left_unread(folder):
     assert_equal(load.read(folder, FAMILY, own), want)
 
 
-def test_all_that_does_not_fit_is_told_at_once(tmp_path):
+@pytest.mark.parametrize("half", [0, 1])
+def test_all_that_does_not_fit_is_told_at_once(tmp_path, half):
+    """In less than 600 characters, so that half of it is tried at a time."""
     tensors = make_tensors()
-    del tensors["out.bias"], tensors["deep.2.q.weight"]
-    tensors["deep.3.q.weight"] = tensors["extra"] = np.zeros((6, 8), np.float32)
-    tensors["deep.0.q.weight"] = np.zeros((6, 9), np.float32)
-    tensors["embed.weight"] = np.zeros((7, 9), np.float32)
-    tensors["deep.0.k.weight"] = np.zeros((4, 8), np.int8)
+    absent = {}
+    if half:
+        tensors["deep.0.q.weight"] = np.zeros((6, 9), np.float32)
+        tensors["embed.weight"] = np.zeros((7, 9), np.float32)
+        tensors["deep.0.k.weight"] = np.zeros((4, 8), np.int8)
+        problems = (
+            "deep.0.q.weight is (6, 9), as ours (9, 6), instead of (8, 6)",
+            "embed.weight is (7, 9) instead of (7, 8)",
+            "deep.0.k.weight holds I8, which is none of float64, float32, float16, bfloat16",
+        )
+    else:
+        del tensors["out.bias"], tensors["deep.2.q.weight"]
+        tensors["deep.3.q.weight"] = tensors["extra"] = np.zeros((6, 8), np.float32)
+        absent = {"missing": jax.ShapeDtypeStruct((1,), jnp.float32)}
+        problems = (
+            "no name for missing in a Toy",
+            "missing out.bias",
+            "missing deep.2.q.weight",
+            "unexpected deep.3.q.weight",
+            "unexpected extra",
+        )
     path = write(tmp_path / "toy", tensors)
-    message = told(path, missing=jax.ShapeDtypeStruct((1,), jnp.float32))
-    for problem in (
-        f"The checkpoint {path / 'model.safetensors'} (a 'toy' by its config.json)",
-        "no name for missing in a Toy",
-        "missing out.bias",
-        "missing deep.2.q.weight",
-        "unexpected deep.3.q.weight",
-        "unexpected extra",
-        "deep.0.q.weight is (6, 9), as ours (9, 6), instead of (8, 6)",
-        "embed.weight is (7, 9) instead of (7, 8)",
-        "deep.0.k.weight holds I8, which is none of float64, float32, float16, bfloat16",
-    ):
+    message = told(path, **absent)
+    assert f"The checkpoint {path / 'model.safetensors'} (a 'toy' by its config.json)" in message
+    for problem in problems:
         assert problem in message
-    assert "more" not in message
+    assert " more" not in message
+    assert len(message) < 600
 
 
 def test_a_long_list_of_problems_is_counted(tmp_path):
     tensors = {f"other.{i}": np.zeros((1,), np.float32) for i in range(20)}
     message = told(write(tmp_path / "toy", tensors))
-    assert "and 22 more" in message  # ten are missing, twenty unexpected
-    assert message.count(";") == 7
+    assert "10 tensors are missing" in message
+    shown = message.count(";")
+    assert f"and {30 - shown} more" in message  # twenty are unexpected
+    assert "Its own names are such as other.0, other.18, other.9" in message
+    assert len(message) < 600
 
 
 def test_nothing_of_a_checkpoint_that_does_not_fit_is_read(folder, monkeypatch):

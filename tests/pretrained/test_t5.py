@@ -38,11 +38,16 @@ FLAN_SMALL = {
 }
 
 
+UNLIKE = {"decoder.embed_tokens.weight": 1.0, "lm_head.weight": 2.0}
+
+
 def folder(tmp_path, without=(), names=(), **changes):
     fields = {k: v for k, v in (FLAN_SMALL | changes).items() if k not in without}
     (tmp_path / "config.json").write_text(json.dumps(fields), encoding="utf-8")
     if names:
-        save_file(dict.fromkeys(names, np.zeros(1)), tmp_path / "model.safetensors")
+        values = names if isinstance(names, dict) else dict.fromkeys(names, 0.0)
+        tensors = {name: np.full(1, value) for name, value in values.items()}
+        save_file(tensors, tmp_path / "model.safetensors")
     return tmp_path
 
 
@@ -69,13 +74,20 @@ def test_mt5_and_ul2_are_named_shapes(tmp_path):
     [
         ({"tie_word_embeddings": False}, ["shared.weight"], False, False),  # the loader will ask
         ({"tie_word_embeddings": True}, ["shared.weight"], True, True),
-        ({"tie_word_embeddings": True}, ["lm_head.weight"], False, True),
+        ({"tie_word_embeddings": True}, ["lm_head.weight"], True, True),  # the one matrix
+        ({"tie_word_embeddings": True}, ["lm_head.weight", "shared.weight"], True, True),
         ({"tie_word_embeddings": True}, [], True, True),
         ({"tie_word_embeddings": True, "scale_decoder_outputs": False}, ["x"], True, False),
-        ({"tie_word_embeddings": True, "model_type": "mt5"}, ["lm_head.weight"], False, False),
+        ({"tie_word_embeddings": True, "model_type": "mt5"}, UNLIKE, False, False),
+        (
+            {"tie_word_embeddings": True},
+            {"w.shared.weight": 1.0, "w.lm_head.weight": 2.0},
+            False,
+            True,
+        ),
     ],
 )
-def test_the_head_is_tied_where_the_file_has_none(tmp_path, fields, names, tied, scaled):
+def test_the_head_is_tied_where_the_file_has_none_of_its_own(tmp_path, fields, names, tied, scaled):
     config = t5.read_config(folder(tmp_path, names=names, **fields))
     assert (config.tied_head, config.scaled_head) == (tied, scaled)
     ours = {rule.ours for rule in t5.family(config).rules}

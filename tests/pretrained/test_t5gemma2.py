@@ -94,7 +94,7 @@ def test_fields_that_transformers_has_defaults_for(tmp_path):
     ("where", "value", "message"),
     [
         ("model_type", "t5gemma", "type 't5gemma', but a T5Gemma 2"),
-        ("tie_word_embeddings", False, "tie_word_embeddings is False"),
+        ("tie_word_embeddings", 3, "tie_word_embeddings is 3"),
         ("decoder.hidden_activation", "silu", "decoder.hidden_activation is 'silu'"),
         ("decoder.head_dim", 3, "decoder.head_dim is odd"),
         ("decoder.head_dim", "8", "decoder.head_dim is '8'"),

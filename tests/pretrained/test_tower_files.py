@@ -115,3 +115,22 @@ def test_the_shipped_towers_are_read(name):
     wanted = weights(tower)
     read = read_tower("shipped", name, wanted)
     assert {path: x.shape for path, x in read.items()} == {p: x.shape for p, x in wanted.items()}
+
+
+def test_shipped_encoders_beside_a_folder_of_others(tmp_path, capsys):
+    """Without renaming: what the folder lacks and this package ships is the package's."""
+    config = vision_encoders.config_of("semantic")
+    tower = nnx.eval_shape(lambda: ViT(config, precision=Precision(), rngs=nnx.Rngs(0)))
+    wanted, want = weights(tower), read_tower("shipped", "semantic", weights(tower))
+    assert not capsys.readouterr().err
+    read = read_tower(tmp_path, "semantic", wanted)
+    assert all(np.array_equal(read[path], want[path]) for path in want)
+    assert "semantic starts from the weights that omni_smola ships" in capsys.readouterr().err
+    save_tower(str(tmp_path / "semantic.safetensors"), make_tower(config), {}, jnp.float32)
+    read = read_tower(tmp_path, "semantic", wanted)
+    assert not np.array_equal(read["position"], want["position"])
+    assert not capsys.readouterr().err
+    with pytest.raises(UserError, match="There is no vision tower file"):
+        read_tower(tmp_path / "absent", "semantic", wanted)
+    with pytest.raises(UserError, match="neither dinov2_small/, a Hugging Face folder"):
+        read_tower(tmp_path, "dinov2_small@168", {})

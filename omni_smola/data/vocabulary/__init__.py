@@ -10,7 +10,7 @@ import pathlib
 
 import seqio
 
-from omni_smola.data.vocabulary import hugging_face
+from omni_smola.data.vocabulary import added, hugging_face, pieces
 from omni_smola.errors import UserError
 
 SHIPPED = pathlib.Path(__file__).parent / "mini.model"
@@ -22,8 +22,9 @@ def load(path: str | os.PathLike | None = None) -> seqio.Vocabulary:
     """The vocabulary of a file, or of a checkpoint's folder; the shipped one if `path` is None.
 
     A folder is one of Hugging Face's: its SentencePiece model is taken, spiece.model or
-    tokenizer.model; or else its tokenizer.json. Where both are there and tokenizer.json adds pieces
-    of text behind those of the model, such as PaliGemma's <loc0000>, it is tokenizer.json.
+    tokenizer.model, with the tokens that other files add to it; or else its tokenizer.json. Where
+    both are there and tokenizer.json adds pieces of text behind those of the model, such as
+    PaliGemma's <loc0000>, it is tokenizer.json.
 
     Returns:
       A vocabulary with pad_id 0.
@@ -50,10 +51,10 @@ def _of_folder(folder: pathlib.Path) -> seqio.Vocabulary:
     complete = folder / hugging_face.FILE
     models = [folder / name for name in _PIECES if (folder / name).is_file()]
     if models:
-        vocabulary = _pieces(models[0])
-        added = hugging_face.added_text_tokens(complete) if complete.is_file() else []
-        if all(token < vocabulary.vocab_size for token in added):
-            return vocabulary
+        model = _pieces(models[0])
+        listed = added.of_tokenizer(complete)
+        if all(i < model.vocab_size for i, token in listed.items() if not token.special):
+            return pieces.extended(model, models[0], listed)
     if complete.is_file():
         return hugging_face.load(complete)
     raise UserError(
@@ -74,8 +75,8 @@ def _pieces(file: pathlib.Path) -> seqio.SentencePieceVocabulary:
         ) from error
     if size <= 0:
         raise UserError(f"The vocabulary file '{file}' has no pieces; make it anew.")
-    pieces = vocabulary.tokenizer
-    if pieces.eos_id() < 0 or not (pieces.is_control(0) or pieces.is_unknown(0)):
+    model = vocabulary.tokenizer
+    if model.eos_id() < 0 or not (model.is_control(0) or model.is_unknown(0)):
         raise UserError(
             f"The vocabulary file '{file}' has no piece that ends a text, or its piece 0, which "
             "stands for padding here, is one of text: make it with eos_id and pad_id=0."

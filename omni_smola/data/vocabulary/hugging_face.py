@@ -1,23 +1,19 @@
 """tokenizer.json, the file of Hugging Face's tokenizers, as a vocabulary of SeqIO's."""
 
-import json
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
-import seqio
-import tensorflow as tf
-
+from omni_smola.data.vocabulary import added
+from omni_smola.data.vocabulary.base import PythonVocabulary
 from omni_smola.errors import UserError
 
-FILE = "tokenizer.json"
-# Where special tokens are named, and where their ids are.
-_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
+FILE = added.TOKENIZER
+# Where the ids of special tokens are, beside the settings that name them.
 _MODEL_SETTINGS = ("generation_config.json", "config.json")
 
 
-class HuggingFaceVocabulary(seqio.Vocabulary):
+class HuggingFaceVocabulary(PythonVocabulary):
     """Pieces of a tokenizer.json; nothing is put around a text, and special tokens in it are text.
 
     Attributes:
@@ -67,23 +63,6 @@ class HuggingFaceVocabulary(seqio.Vocabulary):
         known = [int(i) for i in ids if 0 <= i < self._size]
         return self._tokenizer.decode(known, skip_special_tokens=True)
 
-    def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
-        """A scalar string -> (n,) int32."""
-
-        def encode(text: bytes) -> np.ndarray:
-            return np.array(self._encode(text), np.int32)
-
-        return tf.ensure_shape(tf.numpy_function(encode, [s], tf.int32), (None,))
-
-    def _decode_tf(self, ids: tf.Tensor) -> tf.Tensor:
-        """(..., n) int32 -> (...) string."""
-
-        def decode(rows: np.ndarray) -> np.ndarray:
-            texts = [self._decode(row).encode() for row in rows.reshape(-1, rows.shape[-1])]
-            return np.array(texts, object).reshape(rows.shape[:-1])
-
-        return tf.ensure_shape(tf.numpy_function(decode, [ids], tf.string), ids.shape[:-1])
-
     def __eq__(self, other: object) -> bool:
         """Whether both read the same file to the same end."""
         return isinstance(other, HuggingFaceVocabulary) and (self.path, self._eos_id) == (
@@ -95,37 +74,61 @@ class HuggingFaceVocabulary(seqio.Vocabulary):
 def load(file: pathlib.Path) -> HuggingFaceVocabulary:
     """The vocabulary of a tokenizer.json and of the files beside it that name its special tokens.
 
+    Tokens that the other files add behind those of tokenizer.json are added.
+
     Raises:
-      UserError: the package `tokenizers` is not installed; the file is broken; no file names the
-        end of sequence; or id 0, which stands for padding here, is a piece of text.
+      UserError: the package `tokenizers` is not installed; a file is broken or contradicts another;
+        no file names the end of sequence; or id 0, which stands for padding here, is a piece of
+        text.
     """
+    listed = added.of_tokenizer(file)
     try:
         import tokenizers
     except ImportError as error:
         raise UserError(
             f"{file} is read by the package tokenizers, which is not installed: "
-            "pip install 'omni_smola[minilm]'."
+            "pip install 'omni_smola[hf]'."
         ) from error
     try:
         tokenizer = tokenizers.Tokenizer.from_file(str(file))
     except Exception as error:  # tokenizers raises nothing narrower
         raise UserError(f"The file {file} is not a tokenizer ({error}): copy it again.") from error
+    _add(file, tokenizer, listed)
     _check_padding(file, tokenizer)
     return HuggingFaceVocabulary(file, tokenizer, _eos_id(file, tokenizer))
 
 
-def added_text_tokens(file: pathlib.Path) -> list[int]:
-    """Ids of the tokens that a tokenizer.json adds to its model and that may occur in a text."""
-    added = _fields(file).get("added_tokens") or []
-    return [token["id"] for token in added if not token.get("special", False)]
+def _add(file: pathlib.Path, tokenizer: Any, listed: dict[int, added.Token]) -> None:
+    """Adds the tokens that are only in the files beside tokenizer.json, as transformers does."""
+    import tokenizers
+
+    for number, token in listed.items():
+        if tokenizer.token_to_id(token.content) != number:
+            raise UserError(
+                f"{file} says that its token {token.content!r} has the id {number}, but its model "
+                "gives it another: copy it again."
+            )
+    for number, token in added.read(file.parent).items():
+        known = tokenizer.token_to_id(token.content)
+        size = tokenizer.get_vocab_size(with_added_tokens=True)
+        if known is None and number == size:
+            flags = {name: getattr(token, name) for name in added.FLAGS}
+            tokenizer.add_tokens([tokenizers.AddedToken(token.content, **flags)])
+        elif known != number:
+            here = "does not have it" if known is None else f"gives it {known}"
+            raise UserError(
+                f"The token {token.content!r} has the id {number} in the files beside {file}, "
+                f"which {here} and has {size} tokens: copy all files of the tokenizer again from "
+                "one model."
+            )
 
 
 def _check_padding(file: pathlib.Path, tokenizer: Any) -> None:
     """A batch is padded by 0, and 0 is masked wherever it stands."""
     token = tokenizer.id_to_token(0)
     special = tokenizer.get_added_tokens_decoder().get(0)
-    settings = (_fields(file.parent / name) for name in _SETTINGS)
-    pads = {_word(fields.get("pad_token")) for fields in settings}
+    settings = (added.fields(file.parent / name) for name in added.SETTINGS)
+    pads = [added.word(fields.get("pad_token")) for fields in settings]
     if token is not None and token not in pads and not (special is not None and special.special):
         raise UserError(
             f"The tokenizer {file} gives the id 0 to {token!r}, a piece of text, but 0 is padding "
@@ -134,34 +137,17 @@ def _check_padding(file: pathlib.Path, tokenizer: Any) -> None:
 
 
 def _eos_id(file: pathlib.Path, tokenizer: Any) -> int:
-    for name in _SETTINGS:
-        token = _word(_fields(file.parent / name).get("eos_token"))
+    for name in added.SETTINGS:
+        token = added.word(added.fields(file.parent / name).get("eos_token"))
         if token is not None and tokenizer.token_to_id(token) is not None:
             return tokenizer.token_to_id(token)
     for name in _MODEL_SETTINGS:
-        found = _fields(file.parent / name).get("eos_token_id")
+        found = added.fields(file.parent / name).get("eos_token_id")
         found = found[0] if isinstance(found, Sequence) and found else found
-        if isinstance(found, int) and tokenizer.id_to_token(found) is not None:
+        whole = type(found) is int and 0 <= found <= added.LARGEST_ID
+        if whole and tokenizer.id_to_token(found) is not None:
             return found
     raise UserError(
         f"Nothing beside {file} says which token ends a text: copy the model's "
-        f"{', '.join(_SETTINGS[:1] + _MODEL_SETTINGS[:1])} too, from the same folder."
+        f"{', '.join(added.SETTINGS[:1] + _MODEL_SETTINGS[:1])} too, from the same folder."
     )
-
-
-def _word(token: Any) -> str | None:
-    """A special token as the files write it: a string, or an object with its content."""
-    return token.get("content") if isinstance(token, dict) else token
-
-
-def _fields(file: pathlib.Path) -> dict[str, Any]:
-    """The object in a JSON file, empty where there is no file."""
-    if not file.is_file():
-        return {}
-    try:
-        fields = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"The file {file} is not JSON ({error}): copy it again.") from error
-    if not isinstance(fields, dict):
-        raise UserError(f"The file {file} is not a JSON object: copy it again.")
-    return fields

@@ -1,0 +1,220 @@
+"""A SentencePiece model with tokens that were added to it."""
+
+import pathlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+import sentencepiece
+import seqio
+from sentencepiece import sentencepiece_model_pb2
+
+from omni_smola.data.vocabulary import added
+from omni_smola.data.vocabulary.added import Token
+from omni_smola.data.vocabulary.base import PythonVocabulary
+from omni_smola.errors import UserError
+
+
+class ExtendedVocabulary(PythonVocabulary):
+    """Pieces of a SentencePiece model, and added tokens, each of them one piece.
+
+    A text is cut at the added tokens, the longest first, and what is between is encoded by the
+    model, as transformers does. Special tokens in a text are text, and decode to nothing.
+
+    Args:
+      path: of the model.
+      pieces: the model.
+      tokens: id -> token, beyond the model's pieces or among them.
+      eos_id: the token that ends a text.
+      first: whether only a text's beginning gets the blank that the model puts before it, and what
+        follows an added token does not (Llama's tokenizers).
+    """
+
+    def __init__(
+        self,
+        path: pathlib.Path,
+        pieces: sentencepiece.SentencePieceProcessor,
+        tokens: Mapping[int, Token],
+        eos_id: int,
+        first: bool,
+    ):
+        super().__init__()
+        self.path = path
+        self._pieces = pieces
+        self._added = dict(tokens)
+        self._eos_id = eos_id
+        self._first = first
+        self._size = max([pieces.GetPieceSize() - 1, *tokens]) + 1
+        self._ids = {token.content: i for i, token in tokens.items() if not token.special}
+        longest = sorted(self._ids, key=len, reverse=True)
+        self._cut = re.compile("|".join(map(re.escape, longest)) or r"(?!)")
+        self._inner = _changed(pieces, add_dummy_prefix=False) if first else pieces
+        self._verbatim = _changed(pieces, add_dummy_prefix=False, remove_extra_whitespaces=False)
+
+    @property
+    def eos_id(self) -> int:
+        """The token that ends a text."""
+        return self._eos_id
+
+    @property
+    def bos_id(self) -> int | None:
+        """The model's own."""
+        found = self._pieces.bos_id()
+        return found if found >= 0 else None
+
+    @property
+    def unk_id(self) -> int:
+        """The model's own."""
+        return self._pieces.unk_id()
+
+    @property
+    def tokenizer(self) -> sentencepiece.SentencePieceProcessor:
+        """The model without the added tokens."""
+        return self._pieces
+
+    @property
+    def _base_vocab_size(self) -> int:
+        return self._size
+
+    def _encode(self, s: str | bytes) -> list[int]:
+        text = s.decode("utf-8", "replace") if isinstance(s, bytes) else s
+        ids: list[int] = []
+        for number, part in enumerate(self._parts(text)):
+            if isinstance(part, int):
+                ids.append(part)
+            elif part:
+                model = self._inner if self._first and number else self._pieces
+                ids += model.EncodeAsIds(part)
+        return ids
+
+    def _parts(self, text: str) -> Iterator[str | int]:
+        """The text between added tokens, and their ids; a text first, empty or not."""
+        start = 0
+        for found in self._cut.finditer(text):
+            token = self._added[self._ids[found[0]]]
+            begin, stop = found.span()
+            before, behind = text[start:begin], text[stop:]
+            if token.single_word and (_touches(before[-1:]) or _touches(behind[:1])):
+                continue
+            yield before.rstrip() if token.lstrip else before
+            yield self._ids[found[0]]
+            start = stop
+            if token.rstrip:
+                start += len(behind) - len(behind.lstrip())
+        yield text[start:]
+
+    def _decode(self, ids: Iterable[int]) -> str:
+        text, run = "", []
+        for token in (*(int(i) for i in ids), None):
+            if token is not None and token not in self._added:
+                if 0 <= token < self._pieces.GetPieceSize():
+                    run.append(token)
+                continue
+            if run:
+                text += (self._verbatim if text else self._pieces).DecodeIds(run)
+                run = []
+            if token is not None and not self._added[token].special:
+                text += self._added[token].content
+        return text
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both read the same model with the same tokens to the same end."""
+        return isinstance(other, ExtendedVocabulary) and all(
+            getattr(self, name) == getattr(other, name)
+            for name in ("path", "_added", "_eos_id", "_first")
+        )
+
+
+def extended(
+    model: seqio.SentencePieceVocabulary, file: pathlib.Path, listed: Mapping[int, Token]
+) -> seqio.Vocabulary:
+    """A model with what its folder's other files add to it, and the end of a text they name.
+
+    Args:
+      model: of `file`; it is returned itself where nothing is added that matters.
+      listed: id -> token of the folder's tokenizer.json, if there is one.
+
+    Raises:
+      UserError: the files contradict each other or the model, or lack the id of a token.
+    """
+    folder, pieces, size = file.parent, model.tokenizer, model.vocab_size
+    tokens = dict(listed) | added.read(folder)
+    for number, token in tokens.items():
+        known = _id(pieces, token.content)
+        if known != (number if number < size else None):
+            gives = f"gives it {known}" if known is not None else "has no such piece there"
+            raise UserError(
+                f"The tokenizer in {folder} contradicts itself: the added token {token.content!r} "
+                f"has the id {number}, but {file.name} of {size} pieces {gives}. Copy all its "
+                "files again from one model, tokenizer.json too."
+            )
+    beyond = {number for number in tokens if number >= size}
+    if beyond and (holes := max(beyond) + 1 - size - len(beyond)):
+        first = next(i for i in range(size, max(beyond)) if i not in beyond)
+        raise UserError(
+            f"The tokenizer in {folder} has no token for the id {first}: {file.name} has {size} "
+            f"pieces, and what is added to them leaves {holes} ids open below {max(beyond)}. "
+            "Copy tokenizer.json too, from the same model."
+        )
+    eos_id = _end(folder, file, pieces, tokens)
+    plain = {i for i, piece in enumerate(_proto(pieces).pieces) if piece.type == piece.NORMAL}
+    matter = {
+        number: token
+        for number, token in tokens.items()
+        if number in beyond or (number in plain and not token.special)
+    }
+    if not matter and eos_id == pieces.eos_id():
+        return model
+    return ExtendedVocabulary(file, pieces, matter, eos_id, first=_only_first(folder))
+
+
+def _end(
+    folder: pathlib.Path,
+    file: pathlib.Path,
+    pieces: sentencepiece.SentencePieceProcessor,
+    tokens: Mapping[int, Token],
+) -> int:
+    """The token that ends a text: that of the settings, else the model's own."""
+    for name in added.SETTINGS:
+        end = added.word(added.fields(folder / name).get("eos_token"))
+        if end is None:
+            continue
+        ids = [number for number, token in tokens.items() if token.content == end]
+        ids += [] if _id(pieces, end) is None else [_id(pieces, end)]
+        if not ids:
+            raise UserError(
+                f"{folder / name} ends a text by {end!r}, which is no piece of {file.name}, and no "
+                "file says its id: copy tokenizer.json too, from the same model."
+            )
+        return ids[0]
+    return pieces.eos_id()
+
+
+def _id(pieces: sentencepiece.SentencePieceProcessor, content: str) -> int | None:
+    """The id of a piece, None if there is none of this content."""
+    found = pieces.PieceToId(content)
+    return found if pieces.IdToPiece(found) == content else None
+
+
+def _only_first(folder: pathlib.Path) -> bool:
+    """Whether what follows an added token gets no blank, as in Llama's tokenizers since 2023."""
+    settings = added.fields(folder / added.SETTINGS[0])
+    return "Llama" in str(settings.get("tokenizer_class")) and settings.get("legacy") is not True
+
+
+def _touches(letter: str) -> bool:
+    """As the tokenizers library: a letter, digit or underscore."""
+    return bool(re.match(r"\w", letter))
+
+
+def _proto(pieces: sentencepiece.SentencePieceProcessor) -> sentencepiece_model_pb2.ModelProto:
+    return sentencepiece_model_pb2.ModelProto.FromString(pieces.serialized_model_proto())
+
+
+def _changed(
+    pieces: sentencepiece.SentencePieceProcessor, **normalizer: bool
+) -> sentencepiece.SentencePieceProcessor:
+    """The same model with other settings of its normalizer."""
+    model = _proto(pieces)
+    for name, value in normalizer.items():
+        setattr(model.normalizer_spec, name, value)
+    return sentencepiece.SentencePieceProcessor(model_proto=model.SerializeToString())
