@@ -16,20 +16,20 @@ import threading
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
+import filelock
+import pytest
+
+from . import forks, xla_flags
+
+QUICK_FLAGS = xla_flags.quick()
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-    # The older emitters halve the time of compiling.
-    os.environ["XLA_FLAGS"] = (
-        os.environ.get("XLA_FLAGS", "")
-        + " --xla_force_host_platform_device_count=8 --xla_cpu_use_fusion_emitters=false"
+    os.environ["XLA_FLAGS"] = " ".join(
+        [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8", QUICK_FLAGS]
     ).strip()
-
-import filelock
-import pytest
-
-from . import forks
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -96,7 +96,7 @@ MICRO_RUN = (
 QUICKLY = MappingProxyType(
     {
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false",
+        "XLA_FLAGS": QUICK_FLAGS,
     }
 )
 
