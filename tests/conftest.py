@@ -34,6 +34,18 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
 ROOT = pathlib.Path(__file__).parent.parent
 
 
+def pytest_xdist_auto_num_workers(config) -> int:
+    """How many workers `-n auto`, which pyproject.toml sets, stands for: one a core, at most four.
+
+    None where one file is run: its tests would all be one worker's. With eight devices each, more
+    workers take more memory than time.
+    """
+    files = {argument.split("::")[0] for argument in config.args}
+    if len(files) == 1 and pathlib.Path(*files).is_file():
+        return 0
+    return min(4, len(os.sched_getaffinity(0)))
+
+
 @contextlib.contextmanager
 def compiled_as_for_users():
     """Compiles what is compiled inside as a user's run does."""

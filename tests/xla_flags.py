@@ -23,14 +23,7 @@ def is_known(flag: str) -> bool:
     """Whether the installed jaxlib reads `flag`; tried in a process of its own, in 0.3 seconds."""
     if flag in os.environ.get("XLA_FLAGS", "").split():
         return True  # pytest-xdist's workers inherit what their parent has tried
-    return _try(flag).returncode == 0
-
-
-def _try(flag: str) -> subprocess.CompletedProcess:
-    """A process in which XLA reads its flags and no device starts."""
-    return subprocess.run(
-        [sys.executable, "-c", "from jaxlib import xla_client; xla_client.CompileOptions()"],
-        env=os.environ | {"XLA_FLAGS": flag},
-        capture_output=True,
-        text=True,
-    )
+    # XLA reads its flags, and no device starts.
+    command = [sys.executable, "-c", "from jaxlib import xla_client; xla_client.CompileOptions()"]
+    tried = subprocess.run(command, env=os.environ | {"XLA_FLAGS": flag}, capture_output=True)
+    return tried.returncode == 0
