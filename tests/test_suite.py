@@ -19,7 +19,7 @@ MODULES = {
     "pdf": ("pypdfium2",),
     "compile": ("libtpu",),
     "beam": ("apache_beam", "google_crc32c", "mlcroissant"),
-    "parity": ("torch", "transformers", "pycocoevalcap", "pycocotools"),
+    "parity": ("torch", "transformers", "pycocoevalcap", "pycocotools", "gguf", "onnx"),
 }
 # Extras that are one of these, that the tests cannot do without, or that are made for a machine.
 OTHERS = {"hf", "tpu", "gpu", "gpu12", "dev", "test"}
