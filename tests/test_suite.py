@@ -22,7 +22,7 @@ MODULES = {
     "parity": ("torch", "transformers", "pycocoevalcap", "pycocotools", "gguf", "onnx"),
 }
 # Extras that are one of these, that the tests cannot do without, or that are made for a machine.
-OTHERS = {"hf", "tpu", "gpu", "gpu12", "dev", "test"}
+OTHERS = {"hf", "tpu", "gpu", "gpu12", "dev", "docs", "test"}
 
 
 def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess:
