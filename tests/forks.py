@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,12 +26,19 @@ class Server:
 
     def __init__(self, address: pathlib.Path, env: Mapping[str, str]):
         self._address = str(address)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.forks", self._address], cwd=ROOT, env=dict(env)
-        )
+        log = address.with_suffix(".log")
+        with log.open("w") as stream:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.forks", self._address],
+                cwd=ROOT,
+                env=dict(env),
+                stderr=stream,
+            )
         while not address.exists():
             if self._process.poll() is not None:
-                raise RuntimeError("the server of forks has ended while importing")
+                raise RuntimeError(
+                    f"The server of forks ended while importing:\n{log.read_text()[-4000:]}"
+                )
             time.sleep(0.05)
 
     def close(self) -> None:
@@ -125,6 +133,8 @@ def serve(address: str) -> None:
     with quiet.starting():
         from omni_smola.data import pipeline, sources, tasks  # noqa: F401
 
+    # Python 3.12 warns of every fork beside threads. Those of the imports are idle here.
+    warnings.filterwarnings("ignore", "This process.*is multi-threaded", DeprecationWarning)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"{address}.new")

@@ -7,8 +7,9 @@ those that wait for the first host to make folders (five minutes) or to come to 
 
 import time
 import uuid
+from typing import Any
 
-from jax._src import distributed as coordination
+import jax
 
 from omni_smola.training import distributed
 
@@ -22,8 +23,8 @@ class OtherHostFailed(Exception):
 class Commit:
     """Orbax's `barrier_sync_fn`; all hosts make one together, and call `begin` before each save.
 
-    Hosts count themselves in the key-value store of JAX's coordination service, which has no public
-    name in JAX; one process alone waits for nobody.
+    Hosts count themselves in the key-value store of JAX's coordination service; one process alone
+    waits for nobody.
 
     A key that Orbax uses again in the same save does not wait again: that is its mark that a save
     has ended, which a host that failed sets too, before it could call `fail`.
@@ -32,8 +33,7 @@ class Commit:
     def __init__(self) -> None:
         self._name = distributed.of_primary(uuid.uuid4().hex)
         self._save = 0
-        state = coordination.global_state
-        self._client, self._hosts = state.client, state.num_processes
+        self._client, self._hosts = _coordination()
 
     def begin(self) -> None:
         """The next save has begun, on every host."""
@@ -70,3 +70,15 @@ class Commit:
 
     def _key(self, what: str) -> str:
         return f"omni_smola/{self._name}/{self._save}/{what}"
+
+
+def _coordination() -> tuple[Any, int]:
+    """The client of JAX's coordination service and the number of hosts; (None, 1) without it.
+
+    The service has no public name, so a run of one process doesn't ask for it.
+    """
+    if not jax.distributed.is_initialized():
+        return None, 1
+    from jax._src import distributed as private
+
+    return private.global_state.client, private.global_state.num_processes

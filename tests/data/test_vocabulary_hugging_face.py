@@ -9,11 +9,12 @@ import pytest
 import sentencepiece
 import seqio
 import tensorflow as tf
-import tokenizers
 
 from omni_smola.data import vocabulary
 from omni_smola.data.vocabulary.hugging_face import HuggingFaceVocabulary
 from omni_smola.errors import UserError
+
+tokenizers = pytest.importorskip("tokenizers")
 
 TEXTS = ["the cat sat on the mat", "a hat, a bat!", "Größe 7 ☃", "", " two  spaces ", "x</s>y"]
 SPECIAL = ["<pad>", "</s>", "<unk>"]

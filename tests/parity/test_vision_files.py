@@ -12,7 +12,7 @@ from omni_smola.models.pix2struct import PIX2STRUCT
 from omni_smola.models.vit_sizes import VIT
 from omni_smola.pretrained import big_vision_vit, clip, dinov2, eva_clip, pix2struct, siglip
 
-from .test_vision import MODELS, PATCHES, WITH_MLP, arrays, make
+from .vision_models import MODELS, PATCHES, WITH_MLP, arrays, make
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

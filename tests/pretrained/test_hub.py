@@ -3,12 +3,12 @@
 import builtins
 import fnmatch
 
-import huggingface_hub
 import pytest
-from huggingface_hub.errors import LocalEntryNotFoundError
 
 from omni_smola.errors import UserError
 from omni_smola.pretrained import hub
+
+huggingface_hub = pytest.importorskip("huggingface_hub")
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_a_repository_of_pickles(tmp_path, downloads):
 
 def test_a_repository_that_cannot_be_had(monkeypatch):
     def fail(repo, **options):
-        raise LocalEntryNotFoundError("no network\nand more")
+        raise huggingface_hub.errors.LocalEntryNotFoundError("no network\nand more")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     with pytest.raises(UserError, match=r"cannot be downloaded \(LocalEntryNotFoundError: no net"):
