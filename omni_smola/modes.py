@@ -15,10 +15,12 @@ from omni_smola.ahead import report as ahead
 from omni_smola.errors import UserError
 from omni_smola.evaluation import evaluator, report
 from omni_smola.evaluation import routing as routings
+from omni_smola.models import backbones
 from omni_smola.pretrained import native, tower_files
-from omni_smola.run import Run, load_vocabulary, register_tasks, say
+from omni_smola.run import Run, load_vocabulary, make_framing, register_tasks, say
 from omni_smola.step_evaluation import StepEvaluation, watched
 from omni_smola.training import distributed, loop, sharding, stages
+from omni_smola.training import model as models
 from omni_smola.training import state as states
 from omni_smola.training.bad_steps import BadSteps
 from omni_smola.training.logging import ScalarWriter
@@ -111,8 +113,8 @@ def predict(run: Run, image: str | None, prompt: str) -> str:
     batch = ask.make_batch(
         image,
         prompt,
-        vocabulary=run.vocabulary,
-        prompt_length=run.config.data.prompt_length,
+        framing=run.framing,
+        prompt_length=run.framing.width(run.config.data.prompt_length),
         resolution=run.model.image_size,
         views=run.model.views,
         instruction=run.instruction,
@@ -125,7 +127,7 @@ def predict(run: Run, image: str | None, prompt: str) -> str:
         step, trainable = _trained(run)
         say(f"checkpoint of step {step} answers")
     ids = run.generate(trainable, batch, whole=True)[0]
-    return run.vocabulary.decode(evaluator.until_eos(ids, run.vocabulary.eos_id))
+    return run.framing.text(evaluator.until_eos(ids, run.framing.end_id))
 
 
 def routing(run: Run) -> str:
@@ -151,12 +153,14 @@ def inspect_data(config: ml_collections.ConfigDict, workdir: str) -> str:
     vocabulary = load_vocabulary(config)
     from omni_smola.data import inspect
 
-    rates = register_tasks(config, vocabulary)
+    sizes = models.sizes_of(config.backbone)
+    framing = make_framing(config, vocabulary, *backbones.frame(sizes, config.backbone.name))
+    rates = register_tasks(config, vocabulary, framing)
     summaries = []
     for summary in inspect.summarize(
         rates,
         split=config.data.train_split,
-        prompt_length=config.data.prompt_length,
+        prompt_length=framing.width(config.data.prompt_length),
         target_length=config.data.target_length,
         seed=config.seed,
     ):
@@ -236,7 +240,7 @@ def _evaluated(run: Run, evaluation: StepEvaluation, step: int) -> bool:
 
 
 # What of a checkpoint's identity decides what its parameters are.
-_OF_THE_MODEL = ("backbone", "experts", "vision", "language", "instruction")
+_OF_THE_MODEL = ("backbone", "experts", "vision", "language", "instruction", models.FRAME)
 
 
 def _trained(run: Run) -> tuple[int, states.Tree]:
@@ -254,8 +258,10 @@ def _frozen_scores(
     config = run.config
     if not config.eval.baseline:
         return None
-    how = run.model.fingerprint + "".join(
-        group.to_json() for group in (config.eval, config.decode, config.data)
+    how = (
+        run.model.fingerprint
+        + run.framing.name
+        + "".join(group.to_json() for group in (config.eval, config.decode, config.data))
     )
     path = _score_file(run, f"frozen-{hashlib.sha256(how.encode()).hexdigest()[:8]}")
     if not distributed.agreed(os.path.exists(path)):

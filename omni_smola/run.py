@@ -5,7 +5,7 @@ import functools
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -51,6 +51,7 @@ class Run:
         with self.watchdog.watching("making the model", PATIENCE):
             self.model = make_model(config, self.mesh)
         self.vocabulary = _vocabulary(config, self.model.vocabulary)
+        self.framing = make_framing(config, self.vocabulary, *self.model.frame)
         self.instruction = _instruction(config)
         if config.export and config.experts.method != "full":
             raise UserError(
@@ -59,7 +60,7 @@ class Run:
             )
         self.checkpoints = Checkpoints(
             self.workdir,
-            identity(config, self.model.fingerprint),
+            identity(config, self.model.fingerprint, self.framing.name),
             config.checkpoint.keep,
             config.checkpoint.keep_best,
         )
@@ -82,7 +83,7 @@ class Run:
         from omni_smola.data import tasks
 
         with distributed.primary_first("data"):
-            self.rates = register_tasks(self.config, self.vocabulary)
+            self.rates = register_tasks(self.config, self.vocabulary, self.framing)
             names = self.config.eval.tasks.split("+") if self.config.eval.tasks else [*self.rates]
             rows = [tasks.get(name).row for name in names]
             if jax.process_count() > 1:
@@ -115,7 +116,7 @@ class Run:
             split=data.train_split,
             host_index=host_index,
             host_count=host_count,
-            prompt_length=data.prompt_length,
+            prompt_length=self.framing.width(data.prompt_length),
             target_length=data.target_length,
             resolution=self.model.image_size,
             views=self.model.views,
@@ -157,7 +158,7 @@ class Run:
             task,
             config.eval.split,
             batch_size=config.eval.batch_size,
-            prompt_length=config.data.prompt_length,
+            prompt_length=self.framing.width(config.data.prompt_length),
             target_length=config.data.target_length,
             resolution=self.model.image_size,
             views=self.model.views,
@@ -173,8 +174,8 @@ class Run:
         return evaluator.Evaluator(
             self.eval_tasks,
             self.eval_batches,
-            self.vocabulary.decode,
-            eos_id=self.vocabulary.eos_id,
+            self.framing.text,
+            eos_id=self.framing.end_id,
             primary=distributed.is_primary(),
             gather=self._gather,
         )
@@ -190,8 +191,7 @@ class Run:
 
     @functools.cached_property
     def _generate(self) -> Callable[..., jax.Array]:
-        eos_id = self.vocabulary.eos_id
-        answer = programs.answer(self.config, self.model.assemble, eos_id)
+        answer = programs.answer(self.config, self.model.assemble, self.framing.end_id)
         return programs.jit_answer(self.mesh, answer)
 
     @functools.cached_property
@@ -251,8 +251,37 @@ def _instruction(config: ml_collections.ConfigDict) -> Any:
     return instruction.load(config.instruction.encoder, config.instruction.length)
 
 
-def register_tasks(config: ml_collections.ConfigDict, vocabulary: Any) -> dict[str, float]:
+def make_framing(
+    config: ml_collections.ConfigDict, vocabulary: Any, family: str, ids: Mapping[str, int]
+) -> Any:
+    """The framing of a config's prompts, a `data.framing.Framing`.
+
+    Args:
+      config: of the run.
+      vocabulary: a seqio.Vocabulary.
+      family, ids: see `models.backbones.frame`.
+
+    Raises:
+      UserError: an unknown frame, a chat template that fails, a token that the vocabulary lacks, or
+        answers too short for what ends them.
+    """
+    from omni_smola.data import framing
+
+    init = config.backbone.init
+    folder = backbones.folder(init) if backbones.is_public(init) else None
+    made = framing.load(config.data.frame, vocabulary, family, ids, folder)
+    made.check_lengths(config.data.target_length)
+    return made
+
+
+def register_tasks(
+    config: ml_collections.ConfigDict, vocabulary: Any, framing: Any
+) -> dict[str, float]:
     """Registers the tasks that a config can name; returns the rates of its mixture.
+
+    Args:
+      config: of the run.
+      vocabulary: a seqio.Vocabulary. framing: see `make_framing`.
 
     Raises:
       UserError: a mistake in `config.data`.
@@ -268,6 +297,7 @@ def register_tasks(config: ml_collections.ConfigDict, vocabulary: Any) -> dict[s
         on_error=data.on_error,
         prompts=data.prompts,
         ocr=data.ocr,
+        framing=framing,
     )
     rates = mixtures.resolve(dict(data.rates))
     return mixtures.weighted(rates, data.train_split, data.mixing, data.temperature, data.cap)

@@ -3,7 +3,6 @@
 import io
 import os
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -11,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 
 from omni_smola.data import sources
 from omni_smola.data.features import decode_views, no_image
+from omni_smola.data.framing import FIELD, Framing
 from omni_smola.data.instruction import InstructionTokenizer
 from omni_smola.errors import UserError
 from omni_smola.views import View
@@ -20,7 +20,7 @@ def make_batch(
     image: str | None,
     prompt: str,
     *,
-    vocabulary: Any,
+    framing: Framing,
     prompt_length: int,
     resolution: int,
     rows: int = 1,
@@ -31,16 +31,18 @@ def make_batch(
 
     Args:
       image: a file that Pillow reads, or None for a prompt without an image.
-      prompt: text; it is cut to `prompt_length` tokens, EOS included.
-      vocabulary: a seqio.Vocabulary.
+      prompt: text; it is cut so that it has `prompt_length` tokens with its frame.
+      framing: makes token ids, as for training.
       resolution, views, instruction: as in `pipeline.train_batches`.
 
     Raises:
       UserError: the file does not exist, or does not decode.
     """
-    ids = [*vocabulary.encode(prompt)[: prompt_length - 1], vocabulary.eos_id]
+    ids = framing.prompt(prompt, prompt_length, image=image is not None)
     tokens = np.zeros((rows, prompt_length), np.int32)
     tokens[:, : len(ids)] = ids
+    spans = framing.spans(ids, image=image is not None)
+    framed = {} if framing.frame.bare else {FIELD: np.array([spans] * rows, np.int32)}
     sources.keep_off_accelerators()
     if image is None:
         seen = no_image(resolution, views)
@@ -55,7 +57,8 @@ def make_batch(
         **{name: np.repeat(field.numpy()[None], rows, axis=0) for name, field in seen.items()},
         "image_mask": np.full((rows,), image is not None),
         "prompt": tokens,
-        "prompt_mask": tokens != 0,
+        "prompt_mask": np.arange(prompt_length)[None] < np.full((rows, 1), len(ids)),
+        **framed,
     }
 
 
