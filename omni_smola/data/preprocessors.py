@@ -25,9 +25,11 @@ import re
 from collections.abc import Callable, Mapping
 
 import numpy as np
+import seqio
 import tensorflow as tf
 
-from omni_smola.data.framing import FIELD, Framing, example
+from omni_smola.data.frames import AUTO
+from omni_smola.data.framing import FIELD, Framing, example, load
 from omni_smola.data.sources import mapped
 from omni_smola.errors import UserError
 
@@ -184,13 +186,13 @@ def texts_of(kind: str, style: str = "pali", ocr: int = 0) -> Callable[[Record],
 
 
 def preprocessor(
-    framing: Framing, kind: str, style: str = "pali", ocr: int = 0
+    kind: str, style: str = "pali", ocr: int = 0, framing: Framing | None = None
 ) -> Callable[..., tf.data.Dataset]:
     """The SeqIO preprocessor of one kind.
 
     Args:
-      framing: makes token ids of texts.
       kind, style, ocr: see `texts_of`.
+      framing: makes token ids of texts; None is a T5's, with the prompt feature's vocabulary.
 
     The function it returns maps common records to examples with
 
@@ -204,7 +206,9 @@ def preprocessor(
     """
     write = texts_of(kind, style, ocr)
 
-    def to_example(record: Record, sequence_length: Mapping[str, int] | None) -> Texts:
+    def to_example(
+        record: Record, framing: Framing, sequence_length: Mapping[str, int] | None
+    ) -> Texts:
         texts = write(record)
         return _tokens(framing, texts, tf.size(record["image"]) > 0, sequence_length) | {
             "id": record["id"],
@@ -216,9 +220,15 @@ def preprocessor(
         }
 
     def preprocess(
-        dataset: tf.data.Dataset, sequence_length: Mapping[str, int] | None = None
+        dataset: tf.data.Dataset,
+        output_features: Mapping[str, seqio.Feature],
+        sequence_length: Mapping[str, int] | None = None,
     ) -> tf.data.Dataset:
-        convert = functools.partial(to_example, sequence_length=sequence_length)
+        convert = functools.partial(
+            to_example,
+            framing=framing or load(AUTO, output_features["prompt"].vocabulary),
+            sequence_length=sequence_length,
+        )
         return mapped(dataset, convert, parallel=2)
 
     return preprocess

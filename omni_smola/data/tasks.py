@@ -64,7 +64,7 @@ class Task(seqio.Task):
             # What is cached are the source's records, so that prompts and lengths stay free.
             preprocessors=[
                 seqio.CacheDatasetPlaceholder(),
-                preprocessor(framing, row.kind, prompts, ocr),
+                preprocessor(row.kind, prompts, ocr, framing),
             ],
             postprocess_fn=_postprocess,
             metric_fns=[_seqio_metric(row.metric)],

@@ -96,11 +96,8 @@ class Segments:
             word = token.get("content") if isinstance(token, dict) else token
             if name.endswith("_token") and isinstance(word, str):
                 self.words[name] = word
-        kind, adds = str(settings.get("tokenizer_class", "")), settings.get("add_bos_token")
-        if isinstance(adds, bool):
-            self.begins = adds
-        elif kind.startswith(("Llama", "Gemma")):
-            self.begins = True
+        if isinstance(settings.get("add_bos_token"), bool):
+            self.begins = settings["add_bos_token"]
         return settings
 
 
