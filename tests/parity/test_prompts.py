@@ -54,7 +54,7 @@ def test_the_frame_of_before_is_another_one_for_decoders(case):
 def test_a_long_prompt_is_cut_and_its_frame_is_not(case):
     case, folder = case
     framing = case.framing(folder)
-    long, short = families.PROMPTS[-1], "a"
+    long, short = families.PROMPTS[-1].strip(), "a"
     whole, least = (framing.prompt(p, image=case.image) for p in (long, short))
     _, start, end = framing.spans(whole, image=case.image)
     tail = whole[end:]
