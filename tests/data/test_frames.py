@@ -96,7 +96,8 @@ def test_a_prompt_is_cut_and_its_frame_is_not(vocabulary, family):
     _, start, end = made.spans(cut, image=True)
     _, first, last = made.spans(short, image=True)
     assert cut[:start] == short[:first]
-    assert cut[end:] == short[last:]
+    # This vocabulary joins PaliGemma's newline to a word before it.
+    assert cut[-1] == short[-1] if family == "paligemma" else cut[end:] == short[last:]
     assert end - start >= 10
 
 
