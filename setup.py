@@ -51,6 +51,7 @@ REQUIRES = [
 ]
 
 MINILM = ["tokenizers>=0.23.3"]  # brings huggingface-hub along, so it is asked for by name
+HF = [*MINILM, "jinja2>=3.1.6"]  # which renders the chat templates of public checkpoints
 PDF = ["pypdfium2>=5.15.0"]
 # The TPU's runtime and compiler. Each jax names the libtpu that it is made for: jaxlib cannot read
 # what others write of a program.
@@ -62,7 +63,7 @@ TEST = [
     "filelock>=3.20.0",
     "setuptools>=77.0.3",
 ]
-TEST += [*MINILM, *PDF, *TPU]
+TEST += [*HF, *PDF, *TPU]
 # Preparation on many machines: Beam, the checksum it writes TFRecords with, and what the command
 # `tfds` imports without declaring it.
 BEAM = ["apache-beam>=2.77.0", "google-crc32c>=1.9.0", "mlcroissant>=1.1.1"]
@@ -70,7 +71,7 @@ BEAM = ["apache-beam>=2.77.0", "google-crc32c>=1.9.0", "mlcroissant>=1.1.1"]
 EXTRAS = {
     "test": TEST,
     "minilm": MINILM,
-    "hf": MINILM,  # tokenizer.json and hf:// of public checkpoints
+    "hf": HF,  # tokenizer.json, chat templates and hf:// of public checkpoints
     "compile": TPU,  # --mode=compile, on a machine without a TPU
     "pdf": PDF,  # the document sets of DUE, which are PDFs
     "beam": BEAM,  # tfds build --beam_pipeline_options, seqio_cache_tasks

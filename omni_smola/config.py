@@ -118,8 +118,10 @@ def defaults() -> ml_collections.ConfigDict:
         0  # at most so many words on the image after a prompt, where a dataset has them
     )
     config.data.vocabulary = ""  # a SentencePiece .model; "" is the one of the package
-    config.data.prompt_length = 24  # tokens, EOS included
-    config.data.target_length = 12  # tokens of the answer, EOS included
+    # What stands around a prompt: auto is what the backbone was trained with; see data/frames.py.
+    config.data.frame = "auto"
+    config.data.prompt_length = 24  # tokens of a prompt's own, and EOS where one ends it
+    config.data.target_length = 12  # tokens of an answer and what ends it
     config.data.train_split = "train"  # of every task
 
     config.optimizer = ml_collections.ConfigDict()

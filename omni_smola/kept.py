@@ -11,7 +11,8 @@ import os
 from typing import Any
 
 from omni_smola.evaluation import evaluator
-from omni_smola.run import Run, say, vocabulary_file
+from omni_smola.run import Run, say
+from omni_smola.run_data import vocabulary_file
 from omni_smola.step_evaluation import watched
 from omni_smola.training import distributed, stages
 from omni_smola.training.faults.preemption import Preemption
@@ -41,7 +42,7 @@ def evaluated(run: Run) -> str:
     limit, skip = config.eval.examples or None, config.data.on_error == "skip"
     found: list[Any] = [SCORING, run.model.fingerprint, run.model.image_size]
     found += [plain["backbone"] | {"init": ""}, plain["decode"]]
-    found += [_less(plain["data"]), _less(plain["eval"])]
+    found += [_less(plain["data"]) | {"frame": run.framing.name}, _less(plain["eval"])]
     found.append(config.seed if config.decode.method == "sample" else None)
     found.append(identity.of_files(vocabulary_file(config) or vocabularies.SHIPPED))
     for row in run.eval_tasks:

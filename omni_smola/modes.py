@@ -18,9 +18,10 @@ from omni_smola.evaluation import routing as routings
 from omni_smola.notices import say_adapted
 from omni_smola.pretrained import native, tower_files
 from omni_smola.run import Run, say
-from omni_smola.run_data import load_vocabulary, register_tasks
+from omni_smola.run_data import load_vocabulary, make_framing, register_tasks
 from omni_smola.step_evaluation import StepEvaluation, watched
 from omni_smola.training import distributed, loop, sharding, stages
+from omni_smola.training import model as models
 from omni_smola.training import state as states
 from omni_smola.training.faults.guard import Guard
 from omni_smola.training.faults.non_finite import BadSteps
@@ -119,8 +120,8 @@ def predict(run: Run, image: str | None, prompt: str) -> str:
     batch = ask.make_batch(
         image,
         prompt,
-        vocabulary=run.vocabulary,
-        prompt_length=run.config.data.prompt_length,
+        framing=run.framing,
+        prompt_length=run.framing.width(run.config.data.prompt_length),
         resolution=run.model.image_size,
         max_pixels=run.config.data.max_pixels,
         views=run.model.views,
@@ -134,7 +135,7 @@ def predict(run: Run, image: str | None, prompt: str) -> str:
         step, trainable = _trained(run)
         say(f"checkpoint of step {step} answers")
     ids = run.generate(trainable, batch, whole=True)[0]
-    return run.vocabulary.decode(evaluator.until_eos(ids, run.vocabulary.eos_id))
+    return run.framing.text(evaluator.until_eos(ids, run.framing.end_id))
 
 
 def routing(run: Run) -> str:
@@ -159,12 +160,14 @@ def inspect_data(config: ml_collections.ConfigDict, workdir: str) -> str:
     vocabulary = load_vocabulary(config)
     from omni_smola.data import inspect
 
-    rates = register_tasks(config, vocabulary, say)
+    framing = make_framing(config, vocabulary)
+    rates = register_tasks(config, vocabulary, framing, say)
     summaries = []
     for summary in inspect.summarize(
         rates,
         split=config.data.train_split,
         prompt_length=config.data.prompt_length,
+        frame_length=framing.extra,
         target_length=config.data.target_length,
         seed=config.seed,
         skip=config.data.on_error == "skip",
@@ -234,7 +237,7 @@ def _steps(
 
 
 # What of a checkpoint's identity decides what its parameters are.
-_OF_THE_MODEL = ("backbone", "experts", "vision", "language", "instruction")
+_OF_THE_MODEL = ("backbone", "experts", "vision", "language", "instruction", models.FRAME)
 
 
 def _trained(run: Run) -> tuple[int, states.Tree]:

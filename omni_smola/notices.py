@@ -26,6 +26,7 @@ def say_adapted(run: Run) -> None:
         run.rates,
         split=config.data.train_split,
         prompt_length=config.data.prompt_length,
+        frame_length=run.framing.extra,
         target_length=config.data.target_length,
         seed=config.seed,
         examples=_LOOKED_AT,

@@ -20,13 +20,18 @@ from omni_smola.errors import UserError
 from omni_smola.evaluation import evaluator
 from omni_smola.models import build
 from omni_smola.pretrained import backbones, hub
-from omni_smola.run_data import check_vocabulary, load_vocabulary, register_tasks
+from omni_smola.run_data import (
+    check_vocabulary,
+    load_vocabulary,
+    make_framing,
+    register_tasks,
+)
 from omni_smola.training import distributed, optimizer, sharding, stages
 from omni_smola.training.checkpoint import Checkpoints
 from omni_smola.training.faults.watchdog import PATIENCE, Watchdog
 from omni_smola.training.faults.workdir import ensure_workdir
 from omni_smola.training.logging import BatchLog
-from omni_smola.training.model import check_sizes, identity, make_model
+from omni_smola.training.model import identity, make_model
 from omni_smola.training.step import TrainState
 
 Batch = dict[str, np.ndarray]
@@ -62,8 +67,8 @@ class Run:
         self.optimizer, self.schedule = optimizer.make_optimizer(config.optimizer, config.steps)
         with distributed.primary_first("weights"):
             _download(config.backbone.init)
-        check_sizes(config.backbone)
         self.vocabulary = load_vocabulary(config)
+        self.framing = make_framing(config, self.vocabulary)
         self._reads = reads
         if reads:
             self.register_tasks()
@@ -74,7 +79,7 @@ class Run:
         self.instruction = _instruction(config)
         self.checkpoints = Checkpoints(
             self.workdir,
-            identity(config, self.model.fingerprint),
+            identity(config, self.model.fingerprint, self.framing.name),
             config.checkpoint.keep,
             config.checkpoint.keep_best,
         )
@@ -101,7 +106,7 @@ class Run:
 
         told = say if "eval" in self._reads else None
         with distributed.primary_first("data"):
-            self.rates = register_tasks(self.config, self.vocabulary, told)
+            self.rates = register_tasks(self.config, self.vocabulary, self.framing, told)
             names = split_list(self.config.eval.tasks) or [*self.rates]
             if len(set(names)) < len(names):
                 raise UserError(
@@ -145,7 +150,7 @@ class Run:
             split=data.train_split,
             host_index=host_index,
             host_count=host_count,
-            prompt_length=data.prompt_length,
+            prompt_length=self.framing.width(data.prompt_length),
             target_length=data.target_length,
             resolution=self.model.image_size,
             views=self.model.views,
@@ -190,7 +195,7 @@ class Run:
             task,
             config.eval.split,
             batch_size=config.eval.batch_size,
-            prompt_length=config.data.prompt_length,
+            prompt_length=self.framing.width(config.data.prompt_length),
             target_length=config.data.target_length,
             resolution=self.model.image_size,
             views=self.model.views,
@@ -207,8 +212,8 @@ class Run:
         return evaluator.Evaluator(
             self.eval_tasks,
             self.eval_batches,
-            self.vocabulary.decode,
-            eos_id=self.vocabulary.eos_id,
+            self.framing.text,
+            eos_id=self.framing.end_id,
             primary=distributed.is_primary(),
             gather=self._gather,
         )
@@ -224,8 +229,7 @@ class Run:
 
     @functools.cached_property
     def _generate(self) -> Callable[..., jax.Array]:
-        eos_id = self.vocabulary.eos_id
-        answer = programs.answer(self.config, self.model.assemble, eos_id)
+        answer = programs.answer(self.config, self.model.assemble, self.framing.end_id)
         return programs.jit_answer(self.mesh, answer)
 
     @functools.cached_property

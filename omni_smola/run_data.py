@@ -8,17 +8,23 @@ import ml_collections
 from omni_smola import quiet
 from omni_smola.config_checks import check_tasks
 from omni_smola.errors import UserError
-from omni_smola.pretrained import backbones
+from omni_smola.models import backbones
+from omni_smola.pretrained import backbones as public
+from omni_smola.training.model import sizes_of
 
 
 def register_tasks(
     config: ml_collections.ConfigDict,
     vocabulary: Any,
+    framing: Any,
     told: Callable[[str], None] | None = None,
 ) -> dict[str, float]:
     """Registers the tasks that a config can name; returns the rates of its mixture.
 
     Args:
+      config: of the run.
+      vocabulary: a seqio.Vocabulary.
+      framing: see `make_framing`.
       told: of every folder, what is made of it; None for nobody.
 
     Raises:
@@ -37,6 +43,7 @@ def register_tasks(
         prompts=data.prompts,
         ocr=data.ocr,
         max_pixels=data.max_pixels,
+        framing=framing,
         told=told,
     )
     rates = mixtures.resolve(dict(data.rates))
@@ -58,7 +65,28 @@ def vocabulary_file(config: ml_collections.ConfigDict) -> str | None:
     if config.data.vocabulary:
         return config.data.vocabulary
     init = config.backbone.init
-    return str(backbones.folder(init)) if backbones.is_public(init) else None
+    return str(public.folder(init)) if public.is_public(init) else None
+
+
+def make_framing(config: ml_collections.ConfigDict, vocabulary: Any) -> Any:
+    """The framing of a config's prompts, a `data.framing.Framing`.
+
+    Args:
+      config: of the run.
+      vocabulary: a seqio.Vocabulary.
+
+    Raises:
+      UserError: an unknown backbone or frame, a chat template that fails, a token that the
+        vocabulary lacks, or answers too short for what ends them.
+    """
+    from omni_smola.data import framing
+
+    family, ids = backbones.frame(sizes_of(config.backbone), config.backbone.name)
+    init = config.backbone.init
+    folder = public.folder(init) if public.is_public(init) else None
+    made = framing.load(config.data.frame, vocabulary, family, ids, folder)
+    made.check_lengths(config.data.target_length)
+    return made
 
 
 def check_vocabulary(config: ml_collections.ConfigDict, vocabulary: Any, size: int) -> None:

@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from omni_smola import config as configs
 from omni_smola import programs, views
+from omni_smola.data import frames
 from omni_smola.training import model as models
 from omni_smola.training import optimizer as optimizers
 from omni_smola.training import sharding
@@ -65,15 +66,21 @@ def batch_shapes(
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """The fields of a training batch of `size` examples, as the pipeline gives them."""
     side, data = model.image_size, config.data
+    family, _ = model.frame
+    frame = frames.named(data.frame, family)
+    # Without a vocabulary the tokens of a frame's text cannot be counted.
+    prompt_length = data.prompt_length + frame.estimate()
     fields = {
         "image": ((side, side, 3), "uint8"),
         "image_mask": ((), "bool"),
-        "prompt": ((data.prompt_length,), "int32"),
-        "prompt_mask": ((data.prompt_length,), "bool"),
+        "prompt": ((prompt_length,), "int32"),
+        "prompt_mask": ((prompt_length,), "bool"),
         "target": ((data.target_length,), "int32"),
         "target_mask": ((data.target_length,), "bool"),
         "task": ((), "int32"),
     }
+    if not frame.bare:
+        fields["frame"] = ((3,), "int32")
     fields |= views.fields(model.views)
     if config.instruction.encoder:
         length = (config.instruction.length,)

@@ -4,13 +4,13 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from omni_smola.data import images, sources
 from omni_smola.data.features import no_image, seen
+from omni_smola.data.framing import FIELD, Framing
 from omni_smola.data.instruction import InstructionTokenizer
 from omni_smola.errors import UserError
 from omni_smola.views import View
@@ -20,7 +20,7 @@ def make_batch(
     image: str | None,
     prompt: str,
     *,
-    vocabulary: Any,
+    framing: Framing,
     prompt_length: int,
     resolution: int,
     rows: int = 1,
@@ -32,16 +32,18 @@ def make_batch(
 
     Args:
       image: a file in one of `images.FORMATS`, or None for a prompt without an image.
-      prompt: text; it is cut to `prompt_length` tokens, EOS included.
-      vocabulary: a seqio.Vocabulary.
+      prompt: text; it is cut so that it has `prompt_length` tokens with its frame.
+      framing: makes token ids, as for training.
       resolution, views, instruction, max_pixels: as in `pipeline.train_batches`.
 
     Raises:
       UserError: the file does not exist, or does not decode.
     """
-    ids = [*vocabulary.encode(prompt)[: prompt_length - 1], vocabulary.eos_id]
+    ids = framing.prompt(prompt, prompt_length, image=image is not None)
     tokens = np.zeros((rows, prompt_length), np.int32)
     tokens[:, : len(ids)] = ids
+    spans = framing.spans(ids, image=image is not None)
+    framed = {} if framing.frame.bare else {FIELD: np.array([spans] * rows, np.int32)}
     sources.keep_off_accelerators()
     if image is None:
         pictured = no_image(resolution, views)
@@ -57,7 +59,8 @@ def make_batch(
         **{name: np.repeat(field.numpy()[None], rows, axis=0) for name, field in pictured.items()},
         "image_mask": np.full((rows,), image is not None),
         "prompt": tokens,
-        "prompt_mask": tokens != 0,
+        "prompt_mask": np.arange(prompt_length)[None] < np.full((rows, 1), len(ids)),
+        **framed,
     }
 
 

@@ -125,6 +125,11 @@ def _padded(tokens: tf.Tensor, length: int) -> tf.Tensor:
     return tf.ensure_shape(tf.pad(tokens, [[0, length - tf.size(tokens)]]), (length,))
 
 
+def _first(count: tf.Tensor, length: int) -> tf.Tensor:
+    """(length,) bool, True at the first `count` places: an id of 0 may also be a token."""
+    return tf.range(length) < count
+
+
 class Converter(seqio.FeatureConverter):
     """SeqIO feature converter to the project's batch.
 
@@ -132,7 +137,7 @@ class Converter(seqio.FeatureConverter):
 
       image        (resolution, resolution, 3) uint8, zeros where there is no image
       image_mask   () bool
-      prompt       (p,) int32, padded with 0      prompt_mask  (p,) bool
+      prompt       (p,) int32, padded with 0      prompt_mask  (p,) bool, where there are tokens
       target       (t,) int32, padded with 0      target_mask  (t,) bool, where the loss counts
 
     and the fields of the views, see `views`.
@@ -213,7 +218,7 @@ class Converter(seqio.FeatureConverter):
                 **fields,
                 "image_mask": decoded,
                 "target": target,
-                "target_mask": target != 0,
+                "target_mask": rest["target_mask"] & ~damaged,
                 "damaged": damaged,
             }
 
@@ -231,9 +236,9 @@ class Converter(seqio.FeatureConverter):
                 **fields,
                 "image_mask": has_image,
                 "prompt": prompt,
-                "prompt_mask": prompt != 0,
+                "prompt_mask": _first(tf.size(example["prompt"]), task_feature_lengths["prompt"]),
                 "target": target,
-                "target_mask": target != 0,
+                "target_mask": _first(tf.size(example["target"]), task_feature_lengths["target"]),
                 **{name: example[name] for name in self._passthrough_features},
             }
 

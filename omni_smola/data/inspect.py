@@ -16,7 +16,7 @@ from omni_smola.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Lengths:
-    """Token lengths of the examples looked at, the EOS included and nothing cut.
+    """Token lengths of the examples looked at, EOS included, frame left out, nothing cut.
 
     Attributes:
       mean, p95, longest: in tokens.
@@ -80,6 +80,7 @@ def summarize(
     split: str,
     prompt_length: int,
     target_length: int,
+    frame_length: int = 0,
     seed: int = 0,
     examples: int = 512,
     samples: int = 4,
@@ -89,7 +90,9 @@ def summarize(
 
     Args:
       rates: registered task -> relative rate. split: as the config names it.
-      prompt_length, target_length: limits of the config.
+      prompt_length: limit of the config, of a prompt's own tokens.
+      target_length: limit of the config.
+      frame_length: tokens that stand around a prompt, see `framing.Framing.extra`.
       seed: of the choice of examples. examples: at most so many of each task.
       samples: how many of them to keep for a picture.
       skip: whether damaged examples are left out.
@@ -108,8 +111,8 @@ def summarize(
         lengths: dict[str, list[int]] = {"prompt": [], "target": []}
         kept = []
         for example in _examples(task, own, np.sort(chosen), seed, skip):
-            for field, found in lengths.items():
-                found.append(len(example[field]))
+            lengths["prompt"].append(max(len(example["prompt"]) - frame_length, 0))
+            lengths["target"].append(len(example["target"]))
             if len(kept) < samples:
                 kept.append(_sample(task, example))
         if not lengths["prompt"]:

@@ -18,6 +18,7 @@ from omni_smola.data import images
 from omni_smola.data import tasks as task_table
 from omni_smola.data.damage import Damage
 from omni_smola.data.features import Converter
+from omni_smola.data.framing import FIELD
 from omni_smola.data.instruction import InstructionTokenizer, fields
 from omni_smola.data.reader import Reader
 from omni_smola.data.schedule import Schedule
@@ -61,7 +62,8 @@ def train_batches(
       rates: registered task -> relative rate; see `mixtures.resolve`.
       seed: of the order of examples and of the choice among several references.
       batch_size: of all hosts together; this host gets batch_size / host_count contiguous rows.
-      prompt_length, target_length: token ids per row, the final EOS included.
+      prompt_length, target_length: token ids per row, those of the frame included
+        (`Framing.width`).
       resolution: side of the square image.
       start_step: the first step to yield; opening at any step costs the same.
       split: the split of every task.
@@ -76,7 +78,8 @@ def train_batches(
     Yields:
       With b = batch_size / host_count, p = prompt_length, t = target_length, r = resolution:
       image (b, r, r, 3) uint8, image_mask (b,) bool, prompt (b, p) int32, prompt_mask (b, p) bool,
-      target (b, t) int32, target_mask (b, t) bool, task (b,) int32, an index into `rates`.
+      target (b, t) int32, target_mask (b, t) bool, task (b,) int32, an index into `rates`; and
+      frame (b, 3) int32 where a frame stands around prompts, see `models.prompts`.
 
     Raises:
       UserError: an argument out of range, an unknown task or split, a rate too small; while
@@ -89,7 +92,7 @@ def train_batches(
     skip = damage is not None
     stream = _Stream(rates, seed, split, batch_size, host_index, host_count, skip)
     lengths = {"prompt": prompt_length, "target": target_length, "image": 1}
-    extras = {"task": _Spec(tf.int32, rank=0)}
+    extras = {"task": _Spec(tf.int32, rank=0)} | _framed(stream.tasks)
     if instruction is not None:
         extras["prompt_text"] = _Spec(tf.string, rank=0)
     converter = Converter(resolution, extras, _CORES, views, skip, max_pixels)
@@ -236,8 +239,9 @@ def eval_batches(
     skip = damage is not None
     dataset = task.source.dataset_at(split, read, skip=skip)
     dataset = task.preprocess_postcache(task.preprocess_precache(dataset), lengths)
-    converter = Converter(resolution, _EVAL_EXTRAS, _CORES, views, skip, max_pixels)
-    dataset = converter(dataset, lengths | dict.fromkeys(_EVAL_EXTRAS, 1))
+    extras = _EVAL_EXTRAS | _framed([task])
+    converter = Converter(resolution, extras, _CORES, views, skip, max_pixels)
+    dataset = converter(dataset, lengths | dict.fromkeys(extras, 1))
     reader = Reader(dataset.prefetch(rows))
     batches = _batched(reader, task, split, own, rows, task_index, damage, max_pixels)
     if instruction is None:
@@ -318,6 +322,12 @@ def _blame(error: Exception, rows: list[tuple[IndexedSource, str, int]], max_pix
         what = damages.why(*row, max_pixels)
         if what:
             raise damages.error(*row, what) from error
+
+
+def _framed(tasks: Sequence[task_table.Task]) -> dict[str, _Spec]:
+    """The field that models read of framed prompts, if prompts have a frame."""
+    bare = all(task.framing.frame.bare for task in tasks)
+    return {} if bare else {FIELD: _Spec(tf.int32)}
 
 
 def _check_sizes(batch_size: int, prompt_length: int, target_length: int, resolution: int) -> None:

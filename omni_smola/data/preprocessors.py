@@ -24,9 +24,12 @@ import functools
 import re
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import seqio
 import tensorflow as tf
 
+from omni_smola.data.frames import AUTO
+from omni_smola.data.framing import FIELD, Framing, example, load
 from omni_smola.data.sources import mapped
 from omni_smola.errors import UserError
 
@@ -127,6 +130,30 @@ KINDS: dict[str, Callable[[Record], Texts]] = {
 }
 
 
+def _tokens(
+    framing: Framing, texts: Texts, image: tf.Tensor, lengths: Mapping[str, int] | None
+) -> dict[str, tf.Tensor]:
+    """prompt (p,), target (t,) and frame (3,), all int32."""
+    lengths = lengths or {}
+
+    def encode(prompt: bytes, target: bytes, image: bool) -> tuple[np.ndarray, ...]:
+        return example(
+            framing,
+            prompt.decode("utf-8", "replace"),
+            target.decode("utf-8", "replace"),
+            image=bool(image),
+            prompt_length=lengths.get("prompt"),
+            target_length=lengths.get("target"),
+        )
+
+    made = tf.numpy_function(encode, [texts["prompt"], texts["target"], image], [tf.int32] * 3)
+    shapes = {"prompt": (None,), "target": (None,), FIELD: (3,)}
+    return {
+        name: tf.ensure_shape(ids, shape)
+        for (name, shape), ids in zip(shapes.items(), made, strict=True)
+    }
+
+
 def check_style(style: str) -> None:
     """Raises UserError for a style of prompts that there is not."""
     if style not in PROMPTS:
@@ -158,28 +185,32 @@ def texts_of(kind: str, style: str = "pali", ocr: int = 0) -> Callable[[Record],
     return texts
 
 
-def preprocessor(kind: str, style: str = "pali", ocr: int = 0) -> Callable[..., tf.data.Dataset]:
-    """The SeqIO preprocessor of one kind; for the arguments see `texts_of`.
+def preprocessor(
+    kind: str, style: str = "pali", ocr: int = 0, framing: Framing | None = None
+) -> Callable[..., tf.data.Dataset]:
+    """The SeqIO preprocessor of one kind.
+
+    Args:
+      kind, style, ocr: see `texts_of`.
+      framing: makes token ids of texts; None is a T5's, with the prompt feature's vocabulary.
 
     The function it returns maps common records to examples with
 
       id () string, image (n,) string, prompt (p,) int32, target (t,) int32, prompt_text () string,
       references (r,) string: what the task's metric compares a prediction with,
-      groups () string: names of groups that are scored apart, question () string as it is stored.
+      groups () string: names of groups that are scored apart, question () string as it is stored;
+      and frame (3,) int32, see `Framing.spans`.
 
-    Token ids end with EOS, also where `sequence_length` cuts them. One map for all of it: a map of
-    tf.data has a price per element, and a buffer.
+    Where `sequence_length` cuts a text, what its frame puts around it stays. One map for all of it:
+    a map of tf.data has a price per element, and a buffer.
     """
     write = texts_of(kind, style, ocr)
 
-    def to_example(record: Record, output_features, sequence_length) -> Texts:
+    def to_example(
+        record: Record, framing: Framing, sequence_length: Mapping[str, int] | None
+    ) -> Texts:
         texts = write(record)
-        tokens = {"prompt": texts["prompt"], "target": texts["target"]}
-        tokens = seqio.preprocessors.tokenize_impl(tokens, output_features, copy_pretokenized=False)
-        tokens = seqio.preprocessors.append_eos_after_trim_impl(
-            tokens, output_features, sequence_length
-        )
-        return tokens | {
+        return _tokens(framing, texts, tf.size(record["image"]) > 0, sequence_length) | {
             "id": record["id"],
             "image": record["image"],
             "prompt_text": texts["prompt"],
@@ -194,7 +225,9 @@ def preprocessor(kind: str, style: str = "pali", ocr: int = 0) -> Callable[..., 
         sequence_length: Mapping[str, int] | None = None,
     ) -> tf.data.Dataset:
         convert = functools.partial(
-            to_example, output_features=output_features, sequence_length=sequence_length
+            to_example,
+            framing=framing or load(AUTO, output_features["prompt"].vocabulary),
+            sequence_length=sequence_length,
         )
         return mapped(dataset, convert, parallel=2)
 

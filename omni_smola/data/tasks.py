@@ -14,8 +14,10 @@ import seqio
 import tensorflow as tf
 
 from omni_smola.config_tasks import SOURCE_OPTIONS, task_name
-from omni_smola.data import images
+from omni_smola.data import frames, images
 from omni_smola.data import vocabulary as vocabularies
+from omni_smola.data.framing import Framing
+from omni_smola.data.framing import load as load_framing
 from omni_smola.data.jsonl import JsonlFolder, JsonlSource
 from omni_smola.data.official_source import OfficialSource
 from omni_smola.data.preprocessors import preprocessor
@@ -41,10 +43,12 @@ _NAME = re.compile(r"[\w:#]+")  # SeqIO allows a dot too, but the config does no
 class Task(seqio.Task):
     """A SeqIO task that knows its line of the table.
 
-    Output features: prompt and target, (n,) int32 ending with EOS; image, (n,) string, n in {0, 1}.
+    Output features: prompt and target, (n,) int32 in the frame of the model's family, of which the
+    target ends with EOS; image, (n,) string, n in {0, 1}.
 
     Attributes:
       row: the TaskRow.
+      framing: makes the token ids.
     """
 
     def __init__(
@@ -54,23 +58,27 @@ class Task(seqio.Task):
         vocabulary: seqio.Vocabulary,
         prompts: str = "pali",
         ocr: int = 0,
+        framing: Framing | None = None,
     ):
-        tokens = seqio.Feature(vocabulary, add_eos=True)
+        framing = framing or load_framing(frames.AUTO, vocabulary)
+        prompt = seqio.Feature(vocabulary, add_eos=framing.frame.ends_prompt)
+        target = seqio.Feature(vocabulary, add_eos=True)
         image = seqio.ContinuousFeature(dtype=tf.string, rank=1)
         super().__init__(
             row.name,
             source=source,
-            output_features={"prompt": tokens, "target": tokens, "image": image},
+            output_features={"prompt": prompt, "target": target, "image": image},
             # What is cached are the source's records, so that prompts and lengths stay free.
             preprocessors=[
                 seqio.CacheDatasetPlaceholder(),
-                preprocessor(row.kind, prompts, ocr),
+                preprocessor(row.kind, prompts, ocr, framing),
             ],
             postprocess_fn=_postprocess,
             metric_fns=[_seqio_metric(row.metric)],
             shuffle_buffer_size=None,
         )
         self.row = row
+        self.framing = framing
 
 
 def register(
@@ -84,6 +92,7 @@ def register(
     ocr: int = 0,
     max_pixels: int = images.MAX_PIXELS,
     told: Callable[[str], None] | None = None,
+    framing: Framing | None = None,
 ) -> list[str]:
     """Registers the table's tasks and those of the user's folders with SeqIO.
 
@@ -102,6 +111,7 @@ def register(
       prompts, ocr: see `preprocessors.texts_of`.
       max_pixels: of an image of a folder, see `images`.
       told: of every folder, what is made of it and how it is scored; None for nobody.
+      framing: what makes token ids with this vocabulary; None for a T5's.
 
     Returns:
       The names of all tasks registered, in order.
@@ -115,7 +125,8 @@ def register(
     public = {
         row.source: OfficialSource(row.source, data_dir, manual_dir, on_error) for row in SUITE
     }
-    how = {"vocabulary": vocabulary, "prompts": prompts, "ocr": ocr}
+    framing = framing or load_framing(frames.AUTO, vocabulary)
+    how = {"vocabulary": vocabulary, "prompts": prompts, "ocr": ocr, "framing": framing}
     tasks = [Task(row, tfds_sources[row.source], **how) for row in TASKS]
     tasks += [Task(row, public[row.source], **how) for row in SUITE]
     for name, options in (sources or {}).items():

@@ -106,6 +106,27 @@ def vocabulary(config: Backbone) -> int:
     return config.vocabulary
 
 
+def frame(config: Backbone, name: str = "") -> tuple[str, dict[str, int]]:
+    """How prompts of a backbone are framed, see `data.framing.load`.
+
+    Args:
+      config: its sizes. name: what `config.backbone.name` calls it.
+
+    Returns:
+      A key of `data.frames.FRAMES`, and the ids of special tokens that the model itself knows.
+    """
+    if isinstance(config, PaliConfig):
+        return "t5", {}
+    if isinstance(config, T5Gemma2Config):
+        marks = {"<start_of_image>": config.boi, "<end_of_image>": config.eoi}
+        return "t5gemma2", {"bos": config.bos} | marks
+    language = config.language if isinstance(config, PaliGemmaConfig) else config
+    ids = {} if language.bos is None else {"bos": language.bos}
+    if isinstance(config, PaliGemmaConfig):
+        return "paligemma", ids
+    return "vicuna" if name.startswith("vicuna") else "plain", ids
+
+
 def expert_paths(config: Backbone) -> str:
     """Pattern of the linears that get experts by default: those of the multimodal encoder.
 

@@ -1,9 +1,9 @@
 """Decoder-only language models: prompt and answer are one sequence (Gemma, Llama, PaliGemma).
 
-What stands before the answer is the prefix: a start token, an image where there is one, and the
-prompt. It is read at once, causally or, as a prefix-LM, in both directions; the answer is causal.
-Every linear of the blocks says `causal="prefix"`: its input holds tokens of the answer, and they
-are marked `Kind.TARGET`.
+What stands before the answer is the prefix: the prompt in its frame, and an image where there is
+one (`data.frames`). It is read at once, causally or, as a prefix-LM, in both directions; the answer
+is causal. Every linear of the blocks says `causal="prefix"`: its input holds tokens of the answer,
+and they are marked `Kind.TARGET`.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from flax import nnx
 from omni_smola.errors import UserError
 from omni_smola.experts import attach
 from omni_smola.kinds import Kind
-from omni_smola.models import gemma_layers, layers, t5
+from omni_smola.models import gemma_layers, layers, prompts, t5
 from omni_smola.models.gemma_layers import Block, StackConfig
 from omni_smola.models.sentence_encoder import BertConfig, SentenceEncoder, embed_instruction
 
@@ -37,14 +37,12 @@ class LanguageConfig:
       tied: the logits are products with the embedding table; there is no head.
       scaled: embeddings are multiplied by sqrt(d_model) (Gemma).
       final_cap: bound of the logits, cap * tanh(logits / cap) (Gemma 2).
-      bos: token that stands before the prompt, None for none.
-      newline: token that stands behind the prompt, None for none.
+      bos: token that a text begins with, None for none; frames put it before prompts.
       bidirectional: tokens of the prefix see each other, in sliding layers too (PaliGemma).
-      image_first: visual tokens stand before the start token, not behind it.
       first_position: rotary position of the first token.
 
     Raises:
-      UserError: `bos` or `newline` is outside of the vocabulary.
+      UserError: `bos` is outside of the vocabulary.
     """
 
     vocabulary: int
@@ -53,19 +51,15 @@ class LanguageConfig:
     scaled: bool = False
     final_cap: float | None = None
     bos: int | None = None
-    newline: int | None = None
     bidirectional: bool = False
-    image_first: bool = False
     first_position: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("bos", "newline"):
-            token = getattr(self, name)
-            if token is not None and not 0 <= token < self.vocabulary:
-                raise UserError(
-                    f"The id {token} of {name} is not in the vocabulary of {self.vocabulary} "
-                    "tokens: choose a larger vocabulary, or the model's own."
-                )
+        if self.bos is not None and not 0 <= self.bos < self.vocabulary:
+            raise UserError(
+                f"The id {self.bos} of bos is not in the vocabulary of {self.vocabulary} tokens: "
+                "choose a larger vocabulary, or the model's own."
+            )
 
     @property
     def d_model(self) -> int:
@@ -242,26 +236,21 @@ class LanguageModel(nnx.Module):
         """What stands before the answer.
 
         Args:
-          batch: prompt (b, p) int32, right-padded, without start token and newline; prompt_mask
-            (b, p) bool; what `visual_tokens` reads; and, in training, key () of the experts' noise.
+          batch: prompt (b, p) int32 in its frame, right-padded; prompt_mask (b, p) bool; frame
+            (b, 3) int32, see `prompts`; what `visual_tokens` reads; and, in training, key () of the
+            experts' noise.
 
         Returns:
           (b, s, d_model), its kinds (b, s) int32, and the instruction (b, e).
         """
-        config = self.language
         instruction = self.instruction(batch)
         attach.set_instruction(self, instruction, batch.get("key"))
-        tokens, mask = framed(batch["prompt"], batch["prompt_mask"], config.bos, config.newline)
-        text = self.embed(tokens), jnp.where(mask, Kind.TEXT, Kind.PADDING).astype(jnp.int32)
+        kinds = jnp.where(batch["prompt_mask"], Kind.TEXT, Kind.PADDING).astype(jnp.int32)
+        text = self.embed(batch["prompt"]), kinds
         visual = self.visual_tokens(batch, instruction)
         if visual is None:
             return *text, instruction
-        start = 0 if config.image_first or config.bos is None else 1
-        joined = (
-            jnp.concatenate([x[:, :start], image, x[:, start:]], axis=1)
-            for x, image in zip(text, visual, strict=True)
-        )
-        return *joined, instruction
+        return *prompts.with_image(text, visual, batch), instruction
 
     def answer(self, x: Array, kinds: Array, target: Array) -> Array:
         """Logits (b, t, vocabulary) of an answer after the prefix x: (b, s, d), kinds: (b, s).
@@ -315,18 +304,6 @@ class LanguageModel(nnx.Module):
         hidden, cache = model.decoder.step(cache, model.embed(tokens[:, None]), index)
         hidden = jnp.where(position == 0, cache["hidden"][0][:, None], hidden)
         return model.logits(hidden)[:, 0], cache
-
-
-def framed(prompt: Array, mask: Array, bos: int | None, newline: int | None) -> tuple[Array, Array]:
-    """A right-padded prompt (b, p) and its mask with the tokens that stand around it, if any."""
-    length = jnp.sum(mask, axis=1, keepdims=True)
-    before, behind = bos is not None, newline is not None
-    tokens = jnp.pad(prompt, ((0, 0), (int(before), int(behind))), constant_values=bos or 0)
-    index = jnp.arange(tokens.shape[1])
-    if behind:
-        tokens = jnp.where(index == length + before, newline, tokens)
-    mask = index < length + before + behind
-    return jnp.where(mask, tokens, 0), mask
 
 
 def last_token(x: Array, kinds: Array) -> Array:

@@ -1,8 +1,9 @@
 """PaliGemma 1 and 2 (arXiv 2407.07726, 2412.03555): a SigLIP tower before a Gemma, as a prefix-LM.
 
-All patch tokens go through one linear projection and stand before <bos>, the prompt and a newline.
-These see each other, whatever a layer's window; the answer is causal. Visual tokens are not
-multiplied by sqrt(d_model) as embeddings are, and rotary positions start at 1, as in transformers.
+All patch tokens go through one linear projection and stand before the prompt, which the pipeline
+frames as <bos>, prompt, newline. These see each other, whatever a layer's window; the answer is
+causal. Visual tokens are not multiplied by sqrt(d_model) as embeddings are, and rotary positions
+start at 1, as in transformers.
 """
 
 import dataclasses
@@ -20,7 +21,6 @@ from omni_smola.models.sentence_encoder import BertConfig
 Array = jax.Array
 # Gemma's pieces, 1,024 places, 128 shapes and 64 spare ones.
 VOCABULARY = 257_216
-NEWLINE = 108
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,9 +68,7 @@ def prefix_lm(language: LanguageConfig) -> LanguageConfig:
     return dataclasses.replace(
         language,
         bos=gemma.BOS,
-        newline=NEWLINE,
         bidirectional=True,
-        image_first=True,
         first_position=1,
     )
 

@@ -14,7 +14,7 @@ from flax import nnx
 
 from omni_smola.errors import UserError
 from omni_smola.kinds import Kind
-from omni_smola.models import layers
+from omni_smola.models import layers, prompts
 from omni_smola.models.layers import Precision
 
 Array = jax.Array
@@ -115,12 +115,12 @@ def embed_instruction(
 
     Args:
       sentence: reads instruction (b, n) int32 and instruction_mask (b, n) bool of the batch; None
-        is `mean_embedding` of its prompt (b, p) int32, prompt_mask (b, p) bool.
+        is `mean_embedding` of its prompt (b, p) int32, prompt_mask (b, p) bool, without the frame.
       embed: the backbone's table of tokens.
     """
     if sentence is not None:
         return sentence(batch["instruction"], batch["instruction_mask"])
-    return mean_embedding(embed(batch["prompt"]), batch["prompt_mask"])
+    return mean_embedding(embed(batch["prompt"]), prompts.own_tokens(batch))
 
 
 def mean_embedding(embeddings: Array, mask: Array) -> Array:

@@ -1,10 +1,10 @@
 """T5Gemma 2 (arXiv 2512.14856): an encoder-decoder made of Gemma 3, with images in its encoder.
 
 A SigLIP tower's patch tokens are averaged over squares to `visual_tokens`, normed, projected, and
-stand in the encoder's sequence where the original's processor puts them: <bos>, two newlines as
-one token, <start_of_image>, the image, <end_of_image>, two newlines, and the prompt. An example
-without an image is <bos> and the prompt. Encoder, decoder and head share the embeddings, or the
-head has a matrix of its own.
+put into the encoder's sequence. The pipeline frames prompts as the original's processor does
+(`data.frames`): <bos>, two newlines, <start_of_image>, the image, <end_of_image>, two newlines, and
+the prompt; or <bos> and the prompt of an example without an image. Encoder, decoder and head share
+the embeddings, or the head has a matrix of its own.
 """
 
 import dataclasses
@@ -17,8 +17,9 @@ from flax import nnx
 from omni_smola.errors import UserError
 from omni_smola.experts import attach
 from omni_smola.kinds import Kind
-from omni_smola.models import layers, t5, vit
+from omni_smola.models import layers, prompts, t5, vit
 from omni_smola.models.gemma_layers import StackConfig
+from omni_smola.models.pali import visual_kinds
 from omni_smola.models.sentence_encoder import BertConfig, SentenceEncoder, embed_instruction
 from omni_smola.models.t5gemma2_stacks import Decoder, Encoder
 from omni_smola.models.vit import ViTConfig
@@ -35,7 +36,7 @@ class T5Gemma2Config:
       visual_tokens: of an image after pooling, a square number.
       softcap: bound of the output logits, or None.
       tied: the logits are products with the embedding table; there is no head.
-      bos, newlines, boi, eoi: ids of <bos>, of two newlines, and of the tokens around an image.
+      bos, boi, eoi: ids of <bos>, which the decoder starts from, and of the tokens around an image.
 
     Raises:
       UserError: pooling cannot make `visual_tokens` of the tower's patches, the widths differ, or
@@ -49,7 +50,6 @@ class T5Gemma2Config:
     visual_tokens: int = 256
     softcap: float | None = None
     bos: int = 2
-    newlines: int = 108
     boi: int = 255_999
     eoi: int = 256_000
     tied: bool = True
@@ -68,11 +68,11 @@ class T5Gemma2Config:
                 f"{self.decoder.d_model}: T5Gemma 2 projects the encoder's output with the "
                 "decoder's own weights, so that both have one width."
             )
-        ids = (self.bos, self.newlines, self.boi, self.eoi)
+        ids = (self.bos, self.boi, self.eoi)
         if not all(0 <= token < self.vocabulary for token in ids):
             raise UserError(
-                f"The ids {ids} of <bos>, two newlines, <start_of_image> and <end_of_image> must "
-                f"be below the vocabulary's size {self.vocabulary}."
+                f"The ids {ids} of <bos>, <start_of_image> and <end_of_image> must be below the "
+                f"vocabulary's size {self.vocabulary}."
             )
 
     @property
@@ -151,31 +151,24 @@ class T5Gemma2(nnx.Module):
         return embed_instruction(self.sentence, batch, self.embed)
 
     def sequence(self, batch: Batch) -> tuple[Array, Array]:
-        """What the encoder reads: <bos>, the image between its marks, and the prompt.
+        """What the encoder reads: the prompt in its frame, and the image in its place.
 
         Returns:
-          (b, visual_tokens + 5 + p, d_model) and the kinds (b, visual_tokens + 5 + p) int32. The
-          image and its marks are padding where an example has none.
+          (b, visual_tokens + p, d_model) and the kinds (b, visual_tokens + p) int32. The image is
+          padding where an example has none.
         """
-        config, prompt = self.config, batch["prompt"]
-        before = (config.bos, config.newlines, config.boi)
-        after = (config.eoi, config.newlines)
-        marks = jnp.broadcast_to(jnp.asarray(before + after, prompt.dtype), (len(prompt), 5))
-        text = self.embed(jnp.concatenate([marks, prompt], axis=1))
-        x = jnp.concatenate([text[:, :3], self.visual_tokens(batch["image"]), text[:, 3:]], axis=1)
-        shown = [Kind.TEXT] * 2 + [Kind.VISUAL] * config.visual_tokens + [Kind.TEXT] * 2
-        shown = jnp.where(batch["image_mask"][:, None], jnp.asarray(shown), Kind.PADDING)
-        first = jnp.full((len(prompt), 1), Kind.TEXT)
-        last = jnp.where(batch["prompt_mask"], Kind.TEXT, Kind.PADDING)
-        return x, jnp.concatenate([first, shown, last], axis=1).astype(jnp.int32)
+        kinds = jnp.where(batch["prompt_mask"], Kind.TEXT, Kind.PADDING).astype(jnp.int32)
+        image = self.visual_tokens(batch["image"])
+        image_kinds = visual_kinds(batch["image_mask"], image.shape[1])
+        return prompts.with_image((self.embed(batch["prompt"]), kinds), (image, image_kinds), batch)
 
     def encode(self, batch: Batch) -> tuple[Array, Array, Array]:
         """The multimodal encoder.
 
         Args:
           batch: image (b, h, w, 3) uint8; image_mask (b,) bool, False where an example has no
-            image; prompt (b, p) int32 without <bos>; prompt_mask (b, p) bool; and, in training,
-            key () of the experts' noise.
+            image; prompt (b, p) int32 in its frame; prompt_mask (b, p) bool; frame (b, 3) int32,
+            see `prompts`; and, in training, key () of the experts' noise.
 
         Returns:
           encoded (b, s, d_model), kinds (b, s) int32 as `sequence`, and the instruction (b, e).
@@ -275,7 +268,6 @@ NAMED = {
         _TINY,
         vocabulary=3072,
         visual_tokens=16,
-        newlines=3069,
         boi=3070,
         eoi=3071,
     ),

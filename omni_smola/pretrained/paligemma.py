@@ -42,9 +42,6 @@ def family(config: PaliGemmaConfig) -> Family:
 def read_config(folder: str | PathLike) -> PaliGemmaConfig:
     """The sizes of a folder's model, from its config.json.
 
-    The id of a newline, which ends the prompt, is in no config.json: it is that of Gemma's
-    tokenizer, 108.
-
     Raises:
       UserError: no such folder or config.json, another architecture or a field that we do not
         compute, or a size that is missing or no whole number above zero, in one sentence for

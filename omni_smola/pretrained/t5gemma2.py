@@ -109,9 +109,6 @@ def _stack(side: str) -> Iterator[tuple[str, str]]:
 def read_config(folder: str | PathLike) -> T5Gemma2Config:
     """The sizes of a folder's model, from its config.json.
 
-    The id of two newlines, which stand around an image, is in no config.json: it is taken to be
-    that of Gemma 3's tokenizer, 108.
-
     Raises:
       UserError: no such folder or config.json, another architecture, a field that we do not
         compute, a size that is missing or no whole number above zero, all in one sentence.

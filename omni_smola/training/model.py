@@ -19,7 +19,7 @@ from omni_smola.errors import UserError
 from omni_smola.models import backbones, build
 from omni_smola.pretrained import backbones as public
 from omni_smola.pretrained import minilm, native, tower_files
-from omni_smola.training import compiler, distributed, sharding
+from omni_smola.training import compiler, distributed, restoring, sharding
 from omni_smola.training import state as states
 from omni_smola.training.layout import Layout
 from omni_smola.views import View
@@ -37,6 +37,7 @@ class Model:
       image_size: side in pixels. vocabulary: ids that can be embedded.
       views: how each vision encoder sees the image, where there are several.
       layout: where all of it lies on the mesh.
+      frame: how its prompts are framed, see `backbones.frame`.
     """
 
     assemble: states.Assemble
@@ -48,6 +49,7 @@ class Model:
     vocabulary: int
     views: dict[str, View]
     layout: Layout
+    frame: tuple[str, dict[str, int]]
 
 
 def make_model(config: ml_collections.ConfigDict, mesh: Mesh) -> Model:
@@ -58,7 +60,7 @@ def make_model(config: ml_collections.ConfigDict, mesh: Mesh) -> Model:
     """
     plan = abstract_model(config, mesh)
     wrt = build.trainable_filter(config.experts)
-    sizes = _sizes(config.backbone)
+    sizes = sizes_of(config.backbone)
     place = [jax.tree.map(lambda x: x.sharding, tree) for tree in (plan.trainable, plan.frozen)]
     wanted = states.backbone_weights(plan.trainable, plan.frozen)
     given = _read(config, sizes, wanted, states.backbone_weights(*place))
@@ -78,7 +80,7 @@ def abstract_model(config: ml_collections.ConfigDict, mesh: Mesh) -> Model:
     The devices of `mesh` may be a topology's. The leaves of trainable and frozen are
     `jax.ShapeDtypeStruct`s, and the fingerprint is empty.
     """
-    sizes = _sizes(config.backbone)
+    sizes = sizes_of(config.backbone)
     build.check_experts(config.experts)
     build.check_mome(config.vision, config.language)
     attached: list[str] = []
@@ -98,6 +100,7 @@ def abstract_model(config: ml_collections.ConfigDict, mesh: Mesh) -> Model:
         backbones.vocabulary(sizes),
         build.views(config.vision),
         layout,
+        backbones.frame(sizes, config.backbone.name),
     )
 
 
@@ -106,8 +109,14 @@ def abstract_trainable(config: ml_collections.ConfigDict, mesh: Mesh) -> states.
     return abstract_model(config, mesh).trainable
 
 
-def identity(config: ml_collections.ConfigDict, fingerprint: str) -> dict[str, Any]:
-    """What a checkpoint must agree on to be gone on with, as JSON-able values by name."""
+def identity(
+    config: ml_collections.ConfigDict, fingerprint: str, frame: str = ""
+) -> dict[str, Any]:
+    """What a checkpoint must agree on to be gone on with, as JSON-able values by name.
+
+    Args:
+      config: of the run. fingerprint: of its backbone. frame: the name of its framing.
+    """
     plain = json.loads(config.to_json_best_effort())
     del plain["data"]["max_pixels"]  # a run that met a larger image goes on with a higher limit
     return {
@@ -118,18 +127,20 @@ def identity(config: ml_collections.ConfigDict, fingerprint: str) -> dict[str, A
         "language": plain["language"] | {"stage_1": "", "stage_1_steps": 0},
         "seed": config.seed,
         "batch_size": config.batch_size,
-        "data": plain["data"] | {"data_dir": "", "manual_dir": "", "on_error": "fail"},
+        "data": _without_frame(plain["data"])
+        | {"data_dir": "", "manual_dir": "", "on_error": "fail"},
+        FRAME: frame or restoring.BEFORE[FRAME],
         "optimizer": plain["optimizer"],
         "loss": plain["loss"],
     }
 
 
-def check_sizes(config: ml_collections.ConfigDict) -> None:
-    """Raises UserError for a `config.backbone` that names no sizes, before a model is made."""
-    _sizes(config)
+def _without_frame(data: dict[str, Any]) -> dict[str, Any]:
+    """The frame that is used counts, not whether the config names it."""
+    return {name: value for name, value in data.items() if name != "frame"}
 
 
-def _sizes(config: ml_collections.ConfigDict) -> backbones.Backbone:
+def sizes_of(config: ml_collections.ConfigDict) -> backbones.Backbone:
     """Those of `config.backbone`: by its name, or of the checkpoint that it starts from."""
     if config.name != "auto":
         return build.sizes(config)
@@ -224,5 +235,7 @@ def _fill(
     ]
 
 
+# What a checkpoint calls the frame of its prompts; the message of another one names the field.
+FRAME = "data.frame"
 _name = states.backbone_name
 _SENTENCE = "sentence/"  # Pali's encoder of instructions

@@ -36,6 +36,10 @@ _UNREACHABLE = {
 }
 
 
+# What checkpoints had that were written before they said so.
+BEFORE = {"data.frame": "eos"}
+
+
 def candidates(folder: str, scores: Mapping[int, float | None], which: str) -> list[int]:
     """Steps in the order in which they are to be tried.
 
@@ -178,8 +182,9 @@ def _put_aside(path: str) -> str:
 
 def _check(path: str, found: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
     for name, here in identity.items():
-        if found.get(name) != here:
-            field, there, here = _difference(name, found.get(name), here)
+        there = found.get(name, BEFORE.get(name))
+        if there != here:
+            field, there, here = _difference(name, there, here)
             raise UserError(
                 f"The checkpoint {path} was made with {field} = {there}, but this run has "
                 f"{field} = {here}: set it as it was, or start a new run with another --workdir."

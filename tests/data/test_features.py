@@ -92,3 +92,17 @@ def test_an_example_without_image_gets_zeros_and_says_so():
     np.testing.assert_array_equal(with_image["image"], PIXELS)
     assert not without["image_mask"]
     assert not without["image"].any()
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_token_of_id_0_is_no_padding(skip):
+    """Of SmolLM2's base, 0 ends an answer: what ends it is trained, and what pads is not."""
+    example = {
+        "prompt": tf.constant([5, 0, 7]),
+        "target": tf.constant([4, 0]),
+        "image": tf.zeros((0,), tf.string),
+    }
+    dataset = tf.data.Dataset.from_tensors(example)
+    (row,) = Converter(24, skip=skip)(dataset, LENGTHS).as_numpy_iterator()
+    np.testing.assert_array_equal(row["prompt_mask"], [1, 1, 1, 0, 0, 0])
+    np.testing.assert_array_equal(row["target_mask"], [1, 1, 0, 0])

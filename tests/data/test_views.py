@@ -14,6 +14,7 @@ from omni_smola import views
 from omni_smola.data import ask, images, tasks
 from omni_smola.data import vocabulary as vocabularies
 from omni_smola.data.features import decode_views
+from omni_smola.data.framing import load
 from omni_smola.data.pipeline import eval_batches, train_batches
 from omni_smola.errors import UserError
 from omni_smola.views import Patches, Square
@@ -246,7 +247,7 @@ def test_evaluation_has_the_views_and_fills_up_with_zeros(drawn):
 
 
 def test_a_question_from_the_command_line_has_them_too(drawn):
-    common = dict(prompt_length=16, resolution=24, vocabulary=vocabularies.load(None))
+    common = dict(prompt_length=16, resolution=24, framing=load("auto", vocabularies.load(None)))
     batch = ask.make_batch(str(drawn / "img/3.png"), "what?", rows=2, views=VIEWS, **common)
     ((want, _),) = eval_batches("drawn", "validation", views=VIEWS, limit=1, **SIZES)
     for name in ("image", *views.fields(VIEWS)):

@@ -10,11 +10,12 @@ from flax import nnx
 
 from omni_smola.errors import UserError
 from omni_smola.models import gemma
-from omni_smola.models.decoder_only import LanguageConfig, LanguageModel, framed
+from omni_smola.models.decoder_only import LanguageConfig, LanguageModel
 from omni_smola.models.gemma_layers import StackConfig
 from omni_smola.models.layers import Precision
 from omni_smola.models.t5 import Options
 
+from ..framed import framed
 from .conftest import randomized
 
 STACK = StackConfig(
@@ -43,19 +44,14 @@ def model():
     return make()
 
 
+@pytest.fixture(scope="module")
+def batch(batch):
+    return framed(batch, [2])
+
+
 @nnx.jit
 def logits(model, batch):
     return model(batch)
-
-
-def test_a_frame_stands_around_what_is_real():
-    prompt = jnp.asarray([[5, 6, 7], [8, 0, 0], [0, 0, 0]])
-    tokens, mask = framed(prompt, prompt > 0, 2, 40)
-    np.testing.assert_array_equal(tokens, [[2, 5, 6, 7, 40], [2, 8, 40, 0, 0], [2, 40, 0, 0, 0]])
-    np.testing.assert_array_equal(mask, tokens != 0)
-    tokens, mask = framed(prompt, prompt > 0, None, None)
-    np.testing.assert_array_equal(tokens, prompt)
-    np.testing.assert_array_equal(mask, prompt > 0)
 
 
 def test_padding_changes_no_bit(model, batch):
@@ -143,5 +139,5 @@ def test_an_unknown_name_names_the_known_ones():
 
 
 def test_an_id_outside_of_the_vocabulary_is_refused():
-    with pytest.raises(UserError, match="id 41 of newline is not in the vocabulary of 41"):
-        dataclasses.replace(CONFIG, newline=41)
+    with pytest.raises(UserError, match="id 41 of bos is not in the vocabulary of 41"):
+        dataclasses.replace(CONFIG, bos=41)

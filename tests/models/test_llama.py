@@ -11,6 +11,8 @@ from omni_smola.errors import UserError
 from omni_smola.models import llama
 from omni_smola.models.decoder_only import LanguageModel
 
+from ..framed import framed
+
 PARAMETERS = {
     "tinyllama_1b": 1_100_048_384,
     "llama2_7b": 6_738_415_616,
@@ -40,7 +42,7 @@ class Seeing(LanguageModel):
         return batch["visual"], batch["visual_kinds"]
 
 
-def test_visual_tokens_stand_behind_the_start_token(batch):
+def test_visual_tokens_stand_in_their_place(batch):
     stack = dataclasses.replace(
         llama.llama("vicuna_7b").stack,
         d_model=8,
@@ -54,16 +56,20 @@ def test_visual_tokens_stand_behind_the_start_token(batch):
     model = Seeing(config, rngs=nnx.Rngs(0))
     kinds = np.array([[2, 2, 2], [2, 2, 0], [0, 0, 0], [0, 0, 0]], np.int32)
     visual = np.random.default_rng(0).normal(size=(4, 3, 8)).astype(np.float32)
+    batch = framed(batch, [llama.BOS], seen=[llama.BOS, 7], place=1)
     x, found, _ = model.prefix(batch | {"visual": visual, "visual_kinds": kinds})
     np.testing.assert_array_equal(
         found,
         [
-            [1, 2, 2, 2, 1, 1, 1, 1, 1],
-            [1, 2, 2, 0, 1, 1, 1, 0, 0],
-            [1, 0, 0, 0, 1, 1, 1, 1, 0],
-            [1, 0, 0, 0, 0, 0, 0, 0, 0],
+            [1, 2, 2, 2, 1, 1, 1, 1, 1, 1],
+            [1, 2, 2, 0, 1, 1, 1, 1, 0, 0],
+            [0, 0, 0, 1, 1, 1, 1, 1, 0, 0],
+            [0, 0, 0, 1, 0, 0, 0, 0, 0, 0],
         ],
     )
-    np.testing.assert_array_equal(x[:, 1:4], visual)
-    np.testing.assert_array_equal(x[:, :1], model.embed(np.full((4, 1), llama.BOS)))
-    np.testing.assert_array_equal(x[:, 4:], model.embed(batch["prompt"]))
+    embedded = model.embed(batch["prompt"])
+    np.testing.assert_array_equal(x[:2, 1:4], visual[:2])
+    np.testing.assert_array_equal(x[2:, :3], visual[2:])
+    np.testing.assert_array_equal(x[:2, :1], embedded[:2, :1])
+    np.testing.assert_array_equal(x[:2, 4:], embedded[:2, 1:])
+    np.testing.assert_array_equal(x[2:, 3:], embedded[2:])

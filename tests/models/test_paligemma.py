@@ -1,6 +1,5 @@
 """PaliGemma as a whole, with experts: who sees whom, what leaks, what a cache must keep."""
 
-import dataclasses
 from functools import partial
 
 import jax
@@ -20,6 +19,7 @@ from omni_smola.models import paligemma
 from omni_smola.models.paligemma import PaliGemma, PaliGemmaConfig
 from omni_smola.models.t5 import Options
 
+from ..framed import framed
 from .conftest import randomized
 from .test_gemma import CONFIG as LANGUAGE
 
@@ -29,9 +29,12 @@ LENGTH = 7
 
 @pytest.fixture(scope="module")
 def config(micro):
-    roomy = dataclasses.replace(LANGUAGE, vocabulary=paligemma.NEWLINE + 1)
-    language = dataclasses.replace(paligemma.prefix_lm(roomy), newline=NEWLINE, vocabulary=41)
-    return PaliGemmaConfig(micro.vision, language)
+    return PaliGemmaConfig(micro.vision, paligemma.prefix_lm(LANGUAGE))
+
+
+@pytest.fixture(scope="module")
+def batch(batch):
+    return framed(batch, [2], [NEWLINE])
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +73,7 @@ def logits(model, batch):
     return model(batch)
 
 
-def test_the_prefix_is_the_image_a_start_token_the_prompt_and_a_newline(bare, batch):
+def test_the_prefix_is_the_image_and_the_framed_prompt(bare, batch):
     x, kinds, _ = nnx.jit(lambda m, b: m.prefix(b))(bare, batch)
     v, t, o = Kind.VISUAL, Kind.TEXT, Kind.PADDING
     np.testing.assert_array_equal(
@@ -82,10 +85,8 @@ def test_the_prefix_is_the_image_a_start_token_the_prompt_and_a_newline(bare, ba
             [o, o, o, o, t, t, o, o, o, o, o],
         ],
     )
-    rows = [[2, *p[m], NEWLINE] for p, m in zip(batch["prompt"], batch["prompt_mask"], strict=True)]
-    tokens = np.array([row + [0] * (7 - len(row)) for row in rows])
     # Embeddings are multiplied by sqrt(24), visual tokens are not.
-    want = np.asarray(bare.embedding[...])[tokens] * 24**0.5
+    want = np.asarray(bare.embedding[...])[batch["prompt"]] * 24**0.5
     np.testing.assert_allclose(x[:, 4:], want, rtol=1e-6)
     image = bare.vision(bare.vision.normalize(batch["image"]))
     want = bare.visual_projection(image, kinds)["projection"]

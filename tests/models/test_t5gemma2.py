@@ -23,6 +23,8 @@ from omni_smola.models.t5gemma2 import NAMED, T5Gemma2, T5Gemma2Config
 from omni_smola.models.vit import ViTConfig
 from omni_smola.training import state as states
 
+from ..framed import framed
+
 STACK = StackConfig(
     d_model=24,
     heads=4,
@@ -43,7 +45,6 @@ CONFIG = T5Gemma2Config(
     vocabulary=44,
     visual_tokens=4,
     softcap=2.0,
-    newlines=41,
     boi=42,
     eoi=43,
 )
@@ -68,6 +69,11 @@ def model():
 
 
 @pytest.fixture(scope="module")
+def batch(batch):
+    return framed(batch, [2], seen=[2, 41, 42, 43, 41], place=3)
+
+
+@pytest.fixture(scope="module")
 def want(model, batch):
     return np.asarray(logits(model, batch))
 
@@ -87,17 +93,19 @@ def test_the_image_stands_between_its_marks_and_missing_ones_are_padding(model, 
         [
             [t, t, t, v, v, v, v, t, t, t, t, t, t, t],
             [t, t, t, v, v, v, v, t, t, t, t, t, o, o],
-            [t, o, o, o, o, o, o, o, o, t, t, t, t, o],
-            [t, o, o, o, o, o, o, o, o, o, o, o, o, o],
+            [o, o, o, o, t, t, t, t, t, o, o, o, o, o],
+            [o, o, o, o, t, o, o, o, o, o, o, o, o, o],
         ],
     )
     table = np.asarray(model.embedding[...]) * 24**0.5
     marks = [0, 1, 2, 8]
     np.testing.assert_allclose(x[0, marks], table[[2, 41, 42, 41]], rtol=1e-6)
     np.testing.assert_array_equal(x[0, 7], model.eoi_embedding[...])
-    np.testing.assert_allclose(x[1, 9:], table[batch["prompt"][1]], rtol=1e-6)
+    np.testing.assert_allclose(x[1, 9:], table[batch["prompt"][1, 5:]], rtol=1e-6)
     # Padding takes no position from what follows it.
-    np.testing.assert_array_equal(gemma_layers.token_positions(kinds)[2], [0] * 9 + [1, 2, 3, 4, 4])
+    np.testing.assert_array_equal(
+        gemma_layers.token_positions(kinds)[2], [0] * 5 + [1, 2, 3] + [4] * 6
+    )
 
 
 def test_image_tokens_are_means_of_squares_of_patches(model, batch):

@@ -16,6 +16,8 @@ from omni_smola.evaluation import decode
 from omni_smola.models.decoder_only import LanguageModel
 from omni_smola.pretrained import gemma, load
 
+from ..framed import framed
+
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
@@ -78,21 +80,21 @@ def ours(folder, pretrained=gemma):
     return model
 
 
-def make_batch(seed=0, vocabulary=131):
+def make_batch(seed=0, vocabulary=131, bos=BOS):
     """A full prompt, two padded ones and none."""
     rng = np.random.default_rng(seed)
     mask = np.arange(9) < np.array([9, 4, 7, 0])[:, None]
-    return {
+    made = {
         "prompt": (rng.integers(3, vocabulary, (4, 9)) * mask).astype(np.int32),
         "prompt_mask": mask,
         "target": rng.integers(3, vocabulary, (4, TARGET)).astype(np.int32),
     }
+    return made if bos is None else framed(made, [bos])
 
 
-def prompts(batch, bos=BOS):
+def prompts(batch):
     return [
-        [bos, *prompt[mask]]
-        for prompt, mask in zip(batch["prompt"], batch["prompt_mask"], strict=True)
+        [*prompt[mask]] for prompt, mask in zip(batch["prompt"], batch["prompt_mask"], strict=True)
     ]
 
 
@@ -112,8 +114,8 @@ def answers(logits, rows):
     return np.stack([x[len(r) - 1 :][:TARGET].numpy() for x, r in zip(logits, rows, strict=True)])
 
 
-def wanted_logits(oracle, batch, bos=BOS):
-    rows = prompts(batch, bos)
+def wanted_logits(oracle, batch):
+    rows = prompts(batch)
     whole = [[*row, *target[:-1]] for row, target in zip(rows, batch["target"], strict=True)]
     with torch.no_grad():
         return answers(oracle(**padded(whole, left=False)).logits, rows)

@@ -39,11 +39,11 @@ def original(name, seed=0):
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_logits_at_once_and_with_a_cache(name, tmp_path):
-    oracle, batch = original(name), shared.make_batch()
+    oracle, batch = original(name), shared.make_batch(bos=BOS)
     oracle.save_pretrained(tmp_path)
     model = shared.ours(tmp_path, llama)
     assert isinstance(model, LanguageModel)
-    want = shared.wanted_logits(oracle, batch, BOS)
+    want = shared.wanted_logits(oracle, batch)
     shared.assert_near(shared.logits(model, batch), want)
     shared.assert_near(shared.stepwise(model, batch), want)
 

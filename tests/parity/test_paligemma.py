@@ -12,15 +12,16 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 from omni_smola.errors import UserError
-from omni_smola.models.paligemma import NEWLINE, PaliGemma
+from omni_smola.models.paligemma import PaliGemma
 from omni_smola.pretrained import load, paligemma
 
+from ..framed import framed
 from . import test_gemma as shared
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-BOS, IMAGE = 2, 130
+BOS, NEWLINE, IMAGE = 2, 108, 130
 TOWER = dict(
     model_type="siglip_vision_model",
     hidden_size=20,
@@ -74,16 +75,17 @@ def folders(tmp_path_factory):
 
 def make_batch(image_size, seed=0):
     """Image and prompt, image and a padded prompt, a padded prompt alone, and an image alone."""
-    batch = shared.make_batch(seed, vocabulary=IMAGE)
+    batch = shared.make_batch(seed, vocabulary=IMAGE, bos=None)
     images = np.random.default_rng(seed).integers(0, 256, (4, image_size, image_size, 3))
     shown = np.array([True, True, False, True])
-    return batch | {"image": images.astype(np.uint8), "image_mask": shown}
+    batch |= {"image": images.astype(np.uint8), "image_mask": shown}
+    return framed(batch, [BOS], [NEWLINE])
 
 
 def rows_of(batch, tokens):
     """The prefix of each example as transformers' processor makes it."""
     return [
-        [*[IMAGE] * tokens * bool(shown), *row, NEWLINE]
+        [*[IMAGE] * tokens * bool(shown), *row]
         for shown, row in zip(batch["image_mask"], shared.prompts(batch), strict=True)
     ]
 

@@ -17,6 +17,8 @@ from omni_smola.models.t5 import Options
 from omni_smola.models.t5gemma2 import T5Gemma2
 from omni_smola.pretrained import load, t5gemma2
 
+from ..framed import framed
+
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
@@ -122,15 +124,14 @@ def make_batch(image_size, seed=0, target=9):
         "target": rng.integers(3, NEWLINES, (4, target)).astype(np.int32),
     }
     made["prompt"][2, 1] = made["target"][:, 0] = EOI  # it has an embedding of its own
-    return made
+    return framed(made, [BOS], seen=[BOS, NEWLINES, BOI, EOI, NEWLINES], place=3)
 
 
 def torch_inputs(batch):
     """The batch as transformers' processor makes it: placeholders, and padding behind."""
-    image = [NEWLINES, BOI, *[IMAGE] * 4, EOI, NEWLINES]
     fields = (batch["image_mask"], batch["prompt"], batch["prompt_mask"])
     rows = [
-        [BOS, *image * bool(shown), *prompt[mask]]
+        [*prompt[mask][: 3 * shown], *[IMAGE] * 4 * int(shown), *prompt[mask][3 * shown :]]
         for shown, prompt, mask in zip(*fields, strict=True)
     ]
     length = max(map(len, rows))

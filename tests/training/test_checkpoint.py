@@ -387,3 +387,13 @@ def test_a_save_that_fails_on_another_host_fails_on_this_one(opened, tmp_path, m
     assert "(no space, on host 1)" in told.getvalue()
     assert "step 10 is safe" in told.getvalue() and checkpoints.latest() == 10
     checkpoints.close()
+
+
+def test_a_checkpoint_from_before_there_were_frames_ended_prompts_with_eos(opened):
+    state = make_state(5)
+    checkpoints = opened()
+    checkpoints.save(state)
+    checkpoints.wait()
+    assert int(opened(IDENTITY | {"data.frame": "eos"}).restore(state).step) == 5
+    with pytest.raises(UserError, match=r"data.frame = eos, but this run has data.frame = plain"):
+        opened(IDENTITY | {"data.frame": "plain"}).restore(state)
