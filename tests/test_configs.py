@@ -223,6 +223,7 @@ def test_arguments_get_the_type_of_their_default():
     [
         ("steps", -1, r"config.steps is -1, but it must be 0 or more: set --config.steps=0"),
         ("batch_size", 0, r"config.batch_size is 0, but it must be 1 or more"),
+        ("data.max_pixels", 0, r"config.data.max_pixels is 0, but it must be 1 or more"),
         ("data.prompt_length", 1, r"config.data.prompt_length is 1, but it must be 2"),
         ("optimizer.learning_rate", -0.1, r"config.optimizer.learning_rate is -0.1"),
         ("eval.examples", -4, r"config.eval.examples is -4"),

@@ -228,6 +228,41 @@ def test_the_suites_ingredients_decode_as_they_did():
         np.testing.assert_array_equal(images.decode(path.read_bytes()), before)
 
 
+def test_a_higher_limit_goes_on_with_a_run():
+    from omni_smola import config as configs
+    from omni_smola.training.model import identity
+
+    config = configs.defaults()
+    assert config.data.max_pixels == images.MAX_PIXELS
+    before = identity(config, "")
+    config.data.max_pixels *= 2
+    assert identity(config, "") == before
+    config.data.prompt_length += 1
+    assert identity(config, "") != before
+
+
+def test_a_limit_reaches_training_evaluation_and_prediction(write_folder):
+    from omni_smola.data import ask, tasks
+    from omni_smola.data import vocabulary as vocabularies
+    from omni_smola.data.pipeline import eval_batches, train_batches
+
+    record = {"image": "a.png", "captions": ["x"]}  # 40 x 20 pixels
+    path = write_folder("limit", train=[record], val=[record])
+    sizes = dict(prompt_length=8, resolution=SIDE, max_pixels=799)
+    many = sizes | dict(target_length=8, batch_size=1)
+    with pytest.raises(UserError, match=r"line 1: .*limit of 799"):
+        tasks.register({"limit": str(path)}, max_pixels=799)
+    tasks.register({"limit": str(path)})
+    vocabulary = vocabularies.load(None)
+    for use in (
+        lambda: next(train_batches({"limit": 1.0}, seed=0, **many)),
+        lambda: next(eval_batches("limit", "validation", **many)),
+        lambda: ask.make_batch(str(path / "a.png"), "x", vocabulary=vocabulary, **sizes),
+    ):
+        with pytest.raises(UserError, match=r"a\.png.* 40 x 20 = 800 .*limit of 799.*max_pixels"):
+            use()
+
+
 def test_no_tensorflow_is_needed(run_python):
     code = "import sys; from omni_smola.data import images; assert 'tensorflow' not in sys.modules"
     done = run_python(code)

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from omni_smola.data.builders.widget_captions import WidgetCaptions
+from omni_smola.errors import UserError
 
 CAPTIONS = "widget_captions/widget_captions.csv"
 CSV = """datasetId,screenId,nodeId,captions
@@ -60,6 +61,22 @@ def test_captions_box_and_image_of_a_widget(widgets, examples):
     assert found[1]["box"] == pytest.approx([0, 0, 1, 1])
     image = WidgetCaptions.IMAGES.images(widgets.folder)["7_0.1.0"]()
     assert found[0]["image"] == [image]
+
+
+def test_a_screen_that_is_stored_turned(widgets, examples):
+    meta = Image.Exif()
+    meta[0x0112] = 6
+    Image.new("RGB", (96, 54), "white").save(widgets.folder / "rico/combined/7.jpg", exif=meta)
+    found = examples("widget_captions", "validation")
+    assert found[0]["box"] == pytest.approx([6 / 54, 12 / 96, 30 / 54, 48 / 96])
+    with Image.open(io.BytesIO(found[0]["image"][0])) as drawn:
+        assert drawn.size == (54, 96)
+
+
+def test_a_screen_of_too_many_pixels_is_a_bad_record(widgets, examples):
+    Image.new("L", (20_000, 20_000)).save(widgets.folder / "rico/combined/7.jpg")
+    with pytest.raises(UserError, match=r"7\.jpg is no image that can be read: it has 20000 x"):
+        examples("widget_captions", "validation")
 
 
 def test_the_widget_is_outlined_in_blue(widgets):
