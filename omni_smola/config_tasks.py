@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import ml_collections
 
-from omni_smola.config_arguments import paths
+from omni_smola.config_arguments import paths, split_list
 from omni_smola.errors import UserError
 
 # Of a task's name in characters: file names made of it stay below 255 bytes in any script.
@@ -55,9 +55,17 @@ def set_tasks(config: ml_collections.ConfigDict, tasks: str) -> None:
 
     A suite of public datasets is sampled by size, MoME's with equal shares of its four groups; its
     held-out sets are evaluated too.
+
+    Raises:
+      UserError: a text that no task can be called.
     """
-    trained, held_out = SUITES.get(tasks, (MIXTURES.get(tasks, tasks.split("+")), ()))
+    trained, held_out = SUITES.get(tasks, (MIXTURES.get(tasks, split_list(tasks)), ()))
     for task in trained:
+        if not re.fullmatch(r"[\w:#]+", task):
+            raise UserError(
+                f"tasks={tasks}: {task!r} is no name of a task, which has letters, digits and "
+                "underscores. A folder of your own becomes one by --config.data.sources.NAME=PATH."
+            )
         config.data.rates[task] = 1.0
     if tasks in SUITES:
         hidden = _NOT_REPORTED.get(tasks, ())
@@ -129,6 +137,6 @@ def add_source(config: ml_collections.ConfigDict, name: str, options: Mapping[st
     known |= options
     if name in sources:
         del sources[name]
-    sources[name] = known["path"] if list(known) == ["path"] else known
-    if name not in config.data.rates:
+    elif name not in config.data.rates:
         config.data.rates[name] = 1.0
+    sources[name] = known["path"] if list(known) == ["path"] else known

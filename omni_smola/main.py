@@ -87,7 +87,10 @@ def main(argv: Sequence[str]) -> None:
     from omni_smola.training.faults.workdir import no_empty_folders
 
     with no_empty_folders(workdir):
-        print(_told(_MODE.value, _CONFIG.value, workdir), end="")
+        told = _told(_MODE.value, _CONFIG.value, workdir)
+        # A terminal may have another encoding than UTF-8, and a path bytes that have none.
+        encoding = sys.stdout.encoding or "utf-8"
+        print(told.encode(encoding, "backslashreplace").decode(encoding), end="")
 
 
 def _told(mode: str, config: ml_collections.ConfigDict, workdir: str) -> str:
@@ -270,9 +273,6 @@ def _run(argv: Sequence[str]) -> None:
 def cli() -> None:
     """Runs `main`, telling users' mistakes in one sentence."""
     logging.set_verbosity(logging.ERROR)
-    # A terminal may have another encoding than UTF-8, and a path bytes that have none.
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")
     try:
         app.run(_run, flags_parser=parse)
     except UserError as error:

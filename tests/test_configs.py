@@ -200,6 +200,7 @@ def test_own_data_makes_a_task_of_every_folder(tmp_path, monkeypatch):
         ("pali_pretrain.py", "rank=4", r"'rank=4' is not"),
         ("pali_pretrain.py", "stage=3", r"stage=3 is not one of the stages"),
         ("mome.py", "language=mole", r"language=mole is not one of .*adapter, mole_instance"),
+        ("pali_smola.py", "tasks=mini_vqa+a.b", r"tasks=mini_vqa\+a.b: 'a.b' is no name of a"),
         ("mome.py", "smola=8", r"experts=8 is not of the form"),
         ("vision_pretrain.py", "encoder=clip", r"encoder=clip is not one of .*semantic, spatial"),
     ],

@@ -107,6 +107,16 @@ def test_a_source_by_the_command_line(tmp_path):
     assert config.data.rates.to_dict() == {"my_photos": 1.0, "other": 2.0, "mini_box": 0.5}
 
 
+def test_an_option_does_not_put_a_folder_into_the_mixture():
+    config = configs.defaults()
+    config.data.sources.find = "/find"
+    config.data.rates.find_describe = 1.0
+    _, settings = source_flags.split(["--config.data.sources.find.kind=box"])
+    source_flags.apply(config.lock(), settings)
+    assert config.data.rates.to_dict() == {"find_describe": 1.0}
+    assert dict(config.data.sources.find) == {"path": "/find", "kind": "box"}
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

@@ -19,7 +19,7 @@ from typing import Any
 
 from PIL import Image, ImageColor
 
-from omni_smola.data.jsonl_values import list_names, text_of
+from omni_smola.data.jsonl_values import list_names, text_of, texts_of
 from omni_smola.data.text import short
 from omni_smola.errors import UserError
 
@@ -149,8 +149,8 @@ def _questions(fields: Fields, name: str, template: str, where: str) -> list[dic
         if value is None or value == "":
             continue
         part = text_of(key, f"a name in {name}", where)
-        answer = text_of(value, f"{part} of {name}", where)
-        asked = {"kind": "question", "question": template.format(part), "answers": answer}
+        answers = texts_of(value, f"{part} of {name}", where)
+        asked = {"kind": "question", "question": template.format(part), "answers": answers}
         questions.append(_keep(fields) | asked | {"part": part})
     return questions
 

@@ -142,10 +142,11 @@ def file_name(name: str, what: str) -> str:
         raise UserError(
             f"{what} has half a character in its path, {short(name)}: rename the file, in UTF-8."
         )
-    parts = os.fsencode(name).split(b"/")
-    if not name.strip() or b"\0" in b"/".join(parts):
+    encoded = os.fsencode(name)
+    if not name.strip() or b"\0" in encoded:
         raise UserError(f"{what} must be a path, not {short(name)}.")
-    if max(map(len, parts)) > 255 or sum(map(len, parts)) > 4000:
+    # Of the 4,096 bytes that a whole path may have, the folder before it takes some.
+    if max(map(len, encoded.split(b"/"))) > 255 or len(encoded) > 2000:
         raise UserError(
             f"{what} is a text of {len(name):,} characters, too long for a path: {short(name)}. If "
             "it is the image itself, save that as a file and write its path."

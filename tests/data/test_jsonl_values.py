@@ -110,6 +110,15 @@ def test_null_is_a_field_left_out(write_folder):
     assert record.question == "what is the total?"
 
 
+def test_a_field_of_a_document_may_have_several_values(write_folder):
+    line = {"image": "a.png", "fields": {"total": ["9.00", 9]}, "part": "ignored"}
+    (record,) = check_folder(write_folder("f", train=[line])).records["train"]
+    assert (record.references, record.id) == (("9.00", "9"), "train-1/total")
+    line = {"image": "a.png", "captions": "a dog", "part": "ignored"}
+    (record,) = check_folder(write_folder("c", train=[line])).records["train"]
+    assert record.id == "train-1"
+
+
 def test_a_number_may_be_a_choice_and_its_answer(write_folder):
     line = {"image": None, "question": "2.5 is?", "choices": [1.5, 2.5], "answer": 2.5}
     (record,) = check_folder(write_folder("c", train=[line])).records["train"]
