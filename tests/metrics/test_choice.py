@@ -31,7 +31,8 @@ def llava(text: str) -> str:
 
 # @ is the letter, ^ another one. Read as the scripts do: as either of them, where one reads it.
 AS_OFFICIAL = """\
-@| @ |@\\n|@. the cat|@. A cat|@. T-shirt|@. U.S. states|@. ^. elegans|@. Vitamin ^|@. x|@. m/s|@. I see it
+@| @ |@\\n|@. the cat|@. A cat
+@. T-shirt|@. U.S. states|@. ^. elegans|@. Vitamin ^|@. x|@. m/s|@. I see it
 The answer is @.|The answer is @|The answer is @!|The answer is @, because it is red
 The answer is @ because it is red|The answer is @; it is|The answer is @: the cat|The answer is @?
 The answer is @)|The answer is @ - it is red|The answer is @\\nBECAUSE: it is red|The answer is @"
