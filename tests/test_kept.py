@@ -34,7 +34,7 @@ def folder(tmp_path):
 def run(tmp_path, folder):
     """(**fields of the config by path) -> what `kept` needs of a Run on this folder."""
 
-    def make(folder=folder, fingerprint="weights", **fields):
+    def make(folder=folder, fingerprint="weights", frame="t5", **fields):
         config = configs.defaults()
         config.data.sources.toggles = str(folder)
         config.update_from_flattened_dict({k.replace("__", "."): v for k, v in fields.items()})
@@ -45,6 +45,7 @@ def run(tmp_path, folder):
             rates={"toggles": 1.0},
             eval_tasks=[tasks.get("toggles").row],
             model=types.SimpleNamespace(fingerprint=fingerprint, image_size=96, trainable={}),
+            framing=types.SimpleNamespace(name=frame),
             watchdog=Watchdog(0),
         )
         made.generate = lambda trainable, batch: np.ones((1, 1), np.int32)
@@ -100,6 +101,7 @@ def test_frozen_scores_are_kept_while_nothing_changes(run, folder, tmp_path):
     "change",
     [
         {"fingerprint": "other"},
+        {"frame": "plain"},
         {"eval__examples": 2},
         {"decode__method": "beam"},
         {"data__prompt_length": 9},

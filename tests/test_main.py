@@ -27,7 +27,8 @@ PROGRESS = re.compile(
 
 
 def row(task: str, examples: int = 4, score: str = r"[\d.]+") -> str:
-    return rf"{task} +\w+ +\S+ +{score} +[\d.]+ +\S+ +{examples}"
+    """A line of the table; score: of the frozen model, behind that of the best constant answer."""
+    return rf"{task} +\w+ +\S+ +[\d.]+ +{score} +[\d.]+ +\S+ +{examples}"
 
 
 def snapshot(folder: pathlib.Path) -> dict[str, tuple]:
@@ -72,7 +73,7 @@ def test_training_ends_with_a_table_and_says_where_things_lie(trained):
     assert done.returncode == 0, done.stderr
     for task in MICRO_TASKS:
         assert re.search(row(task), done.stdout), done.stdout
-    assert re.search(r"mean +exact_match +[\d.]+ +[\d.]+ +\S+ +8", done.stdout)
+    assert re.search(r"mean +exact_match +[\d.]+ +[\d.]+ +[\d.]+ +\S+ +8", done.stdout)
     for name in ("checkpoint", "predictions", "scores", "logs"):
         place = re.search(rf"^{name} +(\S+)$", done.stdout, re.MULTILINE).group(1)
         assert pathlib.Path(place).parent == workdir and pathlib.Path(place).is_dir()

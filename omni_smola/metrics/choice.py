@@ -109,6 +109,8 @@ def _run(text: str, start: int, stated: bool = False) -> tuple[list[str], int]:
         capital = stated and not letters and letter.isupper()
         if letter in "AaIi" and _WORD.match(text, found.end()) and not capital:
             break
+        if letters and letter.islower() and text[end - 1].isupper():
+            break  # "B. x", "(B) m/s": no choice beside a capital one
         letters.append(letter.lower())
         end = start = found.end()
         if joint := _JOINT.match(text, end)[0]:

@@ -31,7 +31,8 @@ def llava(text: str) -> str:
 
 # @ is the letter, ^ another one. Read as the scripts do: as either of them, where one reads it.
 AS_OFFICIAL = """\
-@| @ |@\\n|@. the cat|@. A cat|@. T-shirt|@. U.S. states|@. ^. elegans|@. Vitamin ^|@. I see it
+@| @ |@\\n|@. the cat|@. A cat
+@. T-shirt|@. U.S. states|@. ^. elegans|@. Vitamin ^|@. x|@. m/s|@. I see it
 The answer is @.|The answer is @|The answer is @!|The answer is @, because it is red
 The answer is @ because it is red|The answer is @; it is|The answer is @: the cat|The answer is @?
 The answer is @)|The answer is @ - it is red|The answer is @\\nBECAUSE: it is red|The answer is @"
@@ -135,6 +136,10 @@ def test_two_letters_are_no_answer_whichever_is_right(text):
         ("", ""),
         (" \t", ""),
         ("(B", "b"),
+        ("(B) m/s", "b"),
+        ("(B) x, y", "b"),
+        ("B, e.g. this", "b"),
+        ("(A) or (b)", ""),
         ("()", ""),
     ],
 )
