@@ -22,7 +22,7 @@ from omni_smola.errors import UserError
 from tests.fuzz import mutations
 from tests.pretrained import good_files
 
-SECONDS = 20  # for one case; all but the first take milliseconds
+SECONDS = 20  # of processors for one case; all but the first take milliseconds
 ODD = (
     None, True, -1, 0, 1, 2.5, 10**15, 2**63, -(2**63), 1e308, "", "x", "10", [], {}, [[]],
     [1] * 40, [10**9, 10**9], "\ud800", {"content": "<a>"}, float("nan"), float("inf"),
@@ -65,7 +65,7 @@ def damage(file, rng):
 
 def attempt(use, folder):
     """What becomes of a case: "read", a sentence's beginning, or the fault as a traceback."""
-    signal.alarm(SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)  # ends the process
     try:
         use(folder)
     except UserError as error:
@@ -75,7 +75,7 @@ def attempt(use, folder):
     except BaseException:
         return traceback.format_exc()[-1500:]
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
     return "read"
 
 
