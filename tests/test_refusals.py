@@ -131,6 +131,7 @@ def test_what_is_adapted_or_cut_is_said(config, tmp_path, monkeypatch):
     run = runs.Run.__new__(runs.Run)
     run.config, run._reads = config, ("train", "eval")
     run.vocabulary = runs.load_vocabulary(config)
+    run.framing = runs.make_framing(config, run.vocabulary)
     config.steps, config.eval.examples = 20, 64
     run.register_tasks()
     assert tasks.get("pets").row.metric == "rouge_l"
