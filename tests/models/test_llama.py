@@ -14,6 +14,7 @@ from omni_smola.models.decoder_only import LanguageModel
 from ..framed import framed
 
 PARAMETERS = {
+    "smollm2_135m": 134_515_008,
     "tinyllama_1b": 1_100_048_384,
     "llama2_7b": 6_738_415_616,
     "llama2_13b": 13_015_864_320,
@@ -31,7 +32,7 @@ def test_named_sizes_have_the_published_numbers_of_parameters(name):
 
 
 def test_an_unknown_name_names_the_known_ones():
-    with pytest.raises(UserError, match="called 'llama9': choose one of tinyllama_1b, llama2_7b"):
+    with pytest.raises(UserError, match="called 'llama9': choose one of smollm2_135m, tinyllama"):
         llama.llama("llama9")
 
 
