@@ -16,6 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from omni_smola import config as configs
 from omni_smola import programs, quiet
+from omni_smola.data import frames
 from omni_smola.errors import UserError
 from omni_smola.evaluation import evaluator
 from omni_smola.models import build
@@ -38,6 +39,7 @@ class Run:
         self, config: ml_collections.ConfigDict, workdir: str, watchdog: Watchdog | None = None
     ):
         configs.check(config)
+        frames.check_name(config.data.frame)
         self.config = config
         self.watchdog = watchdog or Watchdog(0)
         self.workdir = ensure_workdir(workdir)

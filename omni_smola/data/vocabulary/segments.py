@@ -54,7 +54,11 @@ class Segments:
     def _of_hugging_face(self, vocabulary: Any) -> None:
         tokenizer = vocabulary.tokenizer
         added = tokenizer.get_added_tokens_decoder()
-        self.specials = {token.content: i for i, token in added.items() if token.special}
+        self.specials = {
+            token.content: i
+            for i, token in added.items()
+            if token.special or re.fullmatch("<.+>", token.content)
+        }
         settings = self._read_settings(pathlib.Path(vocabulary.path).parent)
         llama = str(settings.get("tokenizer_class", "")).startswith("Llama")
         described = json.loads(tokenizer.to_str())
