@@ -41,6 +41,11 @@ def test_a_t5_reads_the_prompt_and_eos_as_ever(vocabulary):
         assert want == [*vocabulary.encode_tf(prompt).numpy()[:23].tolist(), vocabulary.eos_id]
 
 
+def test_half_of_a_surrogate_pair_is_a_question_mark(vocabulary):
+    made = framing.load("auto", vocabulary)
+    assert made.prompt("a \ud800 b", image=False) == made.prompt("a ? b", image=False)
+
+
 def test_no_eos_stands_between_a_decoders_prompt_and_answer(vocabulary):
     ids = vocabulary.encode("caption in en")
     known = {"bos": 2, "<start_of_image>": 90, "<end_of_image>": 91}

@@ -46,6 +46,7 @@ class Segments:
           text: what stands between two special tokens; special tokens in it are spelled out.
           first: nothing but a start token stands before it.
         """
+        text = text.encode("utf-8", "replace").decode("utf-8")  # half of a surrogate pair
         prefix = first or self._prefix_inside
         if self._blank_counts and text.startswith((" ", "▁")):
             prefix = False
