@@ -6,7 +6,7 @@ import ml_collections
 
 from omni_smola import config as configs
 from omni_smola import programs
-from omni_smola.data import text
+from omni_smola.data import frames, text
 from omni_smola.errors import UserError
 from omni_smola.models import build
 from omni_smola.training import optimizer, restoring, stages
@@ -47,6 +47,7 @@ def check_trained(workdir: str) -> None:
 def check_settings(config: ml_collections.ConfigDict) -> None:
     """Raises UserError for what can be refused before anything is read, written or made."""
     configs.check(config)
+    frames.check_name(config.data.frame)
     programs.decoding(config)
     optimizer.make_optimizer(config.optimizer, config.steps)
     build.check_experts(config.experts)

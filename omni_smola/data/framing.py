@@ -84,7 +84,6 @@ class Framing:
         self._known = dict(known or {}) | {EOS: vocabulary.eos_id, BOS: bos}
         self._heads = [self._head(parts) for parts in (frame.before, frame.seen)]
         self._tail = self._tail_of(frame.after)
-        self._answer = self._head(frame.answer) if frame.answer else None
         self._end = self._tail_of(frame.end)
         self.end_id = self._end.ids[-1]
         longest = max(head.length for head in self._heads)

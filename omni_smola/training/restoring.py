@@ -185,9 +185,11 @@ def _check(path: str, found: Mapping[str, Any], identity: Mapping[str, Any]) -> 
         there = found.get(name, BEFORE.get(name))
         if there != here:
             field, there, here = _difference(name, there, here)
+            named = name in BEFORE and there.isidentifier()  # no hash of a chat template
+            way = f"set --config.{field}={there}" if named else "set it as it was"
             raise UserError(
                 f"The checkpoint {path} was made with {field} = {there}, but this run has "
-                f"{field} = {here}: set it as it was, or start a new run with another --workdir."
+                f"{field} = {here}: {way}, or start a new run with another --workdir."
             )
 
 

@@ -98,11 +98,23 @@ def run(folders, workdir, name, file="pali_smola.py", arg="experts=2-2-2,rank=2,
     return Run(config, str(workdir))
 
 
+def assert_prompted(opened, frame):
+    """No EOS stands between prompt and answer, and the start token stands first."""
+    opened.register_tasks()
+    batch = next(opened.train_batches(0))
+    assert opened.framing.name == frame
+    assert not (batch["prompt"] == opened.vocabulary.eos_id).any()
+    assert (batch["prompt"][:, 0] == 2).all()
+    ends = batch["target_mask"].sum(1) - 1
+    assert (batch["target"][range(len(ends)), ends] == opened.framing.end_id).all()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["t5gemma2", "paligemma"])
 def test_a_public_backbone_is_tuned_evaluated_and_asked(folders, tmp_path, name):
     opened = run(folders, tmp_path / "run", name)
     assert opened.vocabulary.vocab_size == VOCABULARY
+    assert_prompted(opened, name)
     report = modes.train(opened)
     assert "mini_count" in report and (tmp_path / "run" / "checkpoints" / "2").is_dir()
     scores = json.loads(next((tmp_path / "run" / "scores").glob("test-smola-2.json")).read_text())
@@ -116,6 +128,7 @@ def test_a_public_backbone_is_tuned_evaluated_and_asked(folders, tmp_path, name)
 def test_vision_experts_before_a_decoder_only_language_model(folders, tmp_path):
     arg = "vision=semantic,transform=average,language=adapter,tasks=mini_count"
     opened = run(folders, tmp_path / "run", "llama", "mome.py", arg)
+    assert_prompted(opened, "plain")
     assert any(path.startswith("decoder/") for path in opened.model.attached)
     assert "mini_count" in modes.train(opened)
 

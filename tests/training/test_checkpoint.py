@@ -395,5 +395,6 @@ def test_a_checkpoint_from_before_there_were_frames_ended_prompts_with_eos(opene
     checkpoints.save(state)
     checkpoints.wait()
     assert int(opened(IDENTITY | {"data.frame": "eos"}).restore(state).step) == 5
-    with pytest.raises(UserError, match=r"data.frame = eos, but this run has data.frame = plain"):
+    said = r"data.frame = eos, but this run has data.frame = plain: set --config.data.frame=eos, or"
+    with pytest.raises(UserError, match=said):
         opened(IDENTITY | {"data.frame": "plain"}).restore(state)

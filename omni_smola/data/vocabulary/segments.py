@@ -46,6 +46,7 @@ class Segments:
           text: what stands between two special tokens; special tokens in it are spelled out.
           first: nothing but a start token stands before it.
         """
+        text = text.encode("utf-8", "replace").decode("utf-8")  # half of a surrogate pair
         prefix = first or self._prefix_inside
         if self._blank_counts and text.startswith((" ", "▁")):
             prefix = False
@@ -54,7 +55,11 @@ class Segments:
     def _of_hugging_face(self, vocabulary: Any) -> None:
         tokenizer = vocabulary.tokenizer
         added = tokenizer.get_added_tokens_decoder()
-        self.specials = {token.content: i for i, token in added.items() if token.special}
+        self.specials = {
+            token.content: i
+            for i, token in added.items()
+            if token.special or re.fullmatch("<.+>", token.content)
+        }
         settings = self._read_settings(pathlib.Path(vocabulary.path).parent)
         llama = str(settings.get("tokenizer_class", "")).startswith("Llama")
         described = json.loads(tokenizer.to_str())
