@@ -26,8 +26,7 @@ class Server:
 
     def __init__(self, address: pathlib.Path, env: Mapping[str, str]):
         self._address = str(address)
-        log = address.with_suffix(".log")
-        with log.open("w") as stream:
+        with open(f"{address}.log", "w") as stream:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.forks", self._address],
                 cwd=ROOT,
@@ -36,9 +35,7 @@ class Server:
             )
         while not address.exists():
             if self._process.poll() is not None:
-                raise RuntimeError(
-                    f"The server of forks ended while importing:\n{log.read_text()[-4000:]}"
-                )
+                raise _ended(self._address)
             time.sleep(0.05)
 
     def close(self) -> None:
@@ -54,11 +51,18 @@ class Server:
         return Fork(self._address, {"arguments": list(arguments), "env": dict(env)}, stdout)
 
 
+def _ended(address: str) -> RuntimeError:
+    """With the last that the server and its keepers wrote."""
+    said = pathlib.Path(f"{address}.log").read_text()[-4000:]
+    return RuntimeError(f"The server of forks ended:\n{said}")
+
+
 class Fork:
     """What `subprocess.Popen` is to a command, as far as the tests need it."""
 
     def __init__(self, address: str, request: Mapping[str, Any], stdout: int):
         self.returncode: int | None = None
+        self._address = address
         self._keeper = socket.socket(socket.AF_UNIX)
         self._keeper.connect(address)
         (out, out_end), (err, err_end) = os.pipe(), os.pipe()
@@ -103,7 +107,9 @@ class Fork:
         """The next line of the keeper's."""
         told = b""
         while not told.endswith(b"\n"):
-            told += self._keeper.recv(1)
+            if not (byte := self._keeper.recv(1)):
+                raise _ended(self._address)
+            told += byte
         return int(told)
 
     def communicate(self, timeout: float) -> tuple[str, str]:

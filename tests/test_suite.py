@@ -10,7 +10,7 @@ import sys
 import filelock
 import pytest
 
-from . import missing, xla_flags
+from . import forks, missing, xla_flags
 from .conftest import ROOT
 
 # The modules that each extra of setup.py brings.
@@ -71,6 +71,12 @@ def test_the_last_words_of_a_process_are_shown(workers, tmp_path):
     done = run("-m", "pytest", *options, str(tmp_path), XLA_FLAGS="--xla_no_such_flag=true")
     assert done.returncode != 0
     assert "Unknown flag in XLA_FLAGS: --xla_no_such_flag=true" in done.stdout
+
+
+def test_a_server_of_forks_that_ends_says_why(tmp_path):
+    (tmp_path / "absl.py").write_text("raise SystemError('no absl here')")
+    with pytest.raises(RuntimeError, match="no absl here"):
+        forks.Server(tmp_path / "socket", os.environ | {"PYTHONPATH": str(tmp_path)})
 
 
 def test_only_flags_that_xla_knows_are_set(monkeypatch):
