@@ -7,6 +7,7 @@ sharding: no device and no host ever holds more than its part of a 55B backbone'
 import dataclasses
 import functools
 import json
+import os
 from typing import Any
 
 import jax
@@ -124,8 +125,12 @@ def identity(config: ml_collections.ConfigDict, fingerprint: str) -> dict[str, A
 
 
 def check_sizes(config: ml_collections.ConfigDict) -> None:
-    """Raises UserError for a `config.backbone` that names no sizes, before a model is made."""
+    """Raises UserError for a `config.backbone` that names no sizes or no file that is there."""
     _sizes(config)
+    if not public.is_public(config.init):
+        file = weight_file(config)
+        if file is not None and not os.path.exists(file):
+            native.read(file, {})  # which says that there is no such file
 
 
 def _sizes(config: ml_collections.ConfigDict) -> backbones.Backbone:
