@@ -31,7 +31,7 @@ from omni_smola.training.checkpoint import Checkpoints
 from omni_smola.training.faults.watchdog import PATIENCE, Watchdog
 from omni_smola.training.faults.workdir import ensure_workdir
 from omni_smola.training.logging import BatchLog
-from omni_smola.training.model import identity, make_model
+from omni_smola.training.model import check_backbone, identity, make_model
 from omni_smola.training.step import TrainState
 
 Batch = dict[str, np.ndarray]
@@ -67,6 +67,7 @@ class Run:
         self.optimizer, self.schedule = optimizer.make_optimizer(config.optimizer, config.steps)
         with distributed.primary_first("weights"):
             _download(config.backbone.init)
+        check_backbone(config.backbone)
         self.vocabulary = load_vocabulary(config)
         self.framing = make_framing(config, self.vocabulary)
         self._reads = reads

@@ -52,6 +52,7 @@ def config(folder):
         ("experts.method", "moe", r"experts.method is 'moe'"),
         ("experts.rank", -4, r"experts.rank is -4"),
         ("backbone.name", "pali4", r"'pali4'"),
+        ("backbone.init", "none.safetensors", r"no backbone file none.safetensors"),
         ("backbone.resolution", 50, r"resolution is 50"),
         ("vision.encoders", "semantic+seeing", r"'seeing'"),
         ("language.balance", -1.0, r"balance=-1"),

@@ -15,8 +15,9 @@ from typing import Any
 
 from omni_smola.data import render_template
 from omni_smola.data.frames import EOS, IMAGE, Frame, Part, Special, divided, is_text
-from omni_smola.data.vocabulary.segments import Segments, read_json
+from omni_smola.data.vocabulary.segments import Segments
 from omni_smola.errors import UserError
+from omni_smola.json_object import read_if_there
 
 # Where transformers writes a template, the file that it prefers first.
 _JINJA, _JSON = "chat_template.jinja", ("chat_template.json", "tokenizer_config.json")
@@ -39,7 +40,7 @@ def find(folder: pathlib.Path) -> str | None:
         except (OSError, ValueError) as error:
             raise UserError(f"The chat template {file} cannot be read ({error}).") from error
     for name in _JSON:
-        template = read_json(folder / name).get("chat_template")
+        template = read_if_there(folder / name).get("chat_template")
         if isinstance(template, list):  # several, by name
             named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
             template = named.get("default")

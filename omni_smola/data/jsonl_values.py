@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from omni_smola.data.text import clean, short
+from omni_smola.data.text import clean, is_blank, short
 from omni_smola.errors import UserError
 
 
@@ -29,7 +29,7 @@ def text_of(value: Any, field: str, where: str) -> str:
             "there, or remove the line."
         )
     text = clean(str(value), f"{where}: '{field}'").strip()
-    if not text:
+    if is_blank(text):
         raise UserError(f"{where}: '{field}' holds empty text: {short(value)}.")
     return text
 

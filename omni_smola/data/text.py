@@ -6,8 +6,8 @@
 - Lines end with LF, CRLF or CR. No other character ends one, so that U+0085 and U+2028 may stand
   inside of a JSON text.
 - In a text, control characters other than newline and tab become blanks, and so do the line and
-  paragraph separators U+2028 and U+2029. Half a character (a lone surrogate, as in the JSON escape
-  "\\ud83d" without its other half) has no UTF-8 and is refused.
+  paragraph separators U+2028 and U+2029. A lone surrogate, as in the JSON escape "\\ud83d" without
+  its other half, has no UTF-8 and is refused.
 """
 
 import codecs
@@ -15,6 +15,7 @@ import collections
 import json
 import os
 import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -66,14 +67,10 @@ def check_encoding(path: str | Path) -> None:
             head = file.read(_LOOKED_AT)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from error
-    # Without a mark their zero bytes give them away: no JSON, CSV or TSV has one in ten.
-    if head.startswith(_MARKS) or head.count(0) * 10 > len(head):
-        encoding = json.detect_encoding(head).upper()
-        raise UserError(
-            f"{path} is not UTF-8"
-            + (f", but looks like {encoding}" if not encoding.startswith("UTF-8") else "")
-            + ": save it as UTF-8."
-        )
+    # Without a mark the zero bytes beside their first character give them away.
+    encoding = json.detect_encoding(head).upper()
+    if head.startswith(_MARKS) or not encoding.startswith("UTF-8"):
+        raise UserError(f"{path} is not UTF-8, but looks like {encoding}: save it as UTF-8.")
 
 
 def parse_json(text: str, where: str) -> Any:
@@ -103,14 +100,19 @@ def clean(text: str, what: str) -> str:
       what: the text in words, the start of the error message.
 
     Raises:
-      UserError: it has half a character.
+      UserError: it contains a lone surrogate.
     """
     if half := _HALF.search(text):
         raise UserError(
-            f"{what} has half a character (U+{ord(half.group()):04X}, at {half.start()}) that no "
-            f"UTF-8 can hold: {short(text)}."
+            f"{what} contains a lone surrogate (U+{ord(half.group()):04X}, at character "
+            f"{half.start() + 1}), which UTF-8 cannot encode: {short(text)}."
         )
     return _CONTROL.sub(" ", text)
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text shows nothing: white space and format characters (U+200B) alone."""
+    return all(c.isspace() or unicodedata.category(c) == "Cf" for c in text)
 
 
 def from_command_line(text: str, flag: str) -> str:
@@ -140,7 +142,8 @@ def file_name(name: str, what: str) -> str:
     """
     if _HALF.search(name):
         raise UserError(
-            f"{what} has half a character in its path, {short(name)}: rename the file, in UTF-8."
+            f"{what} contains a lone surrogate in its path, {short(name)}: rename the file, in "
+            "UTF-8."
         )
     encoded = os.fsencode(name)
     if not name.strip() or b"\0" in encoded:

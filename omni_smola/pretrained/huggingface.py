@@ -1,11 +1,11 @@
 """Local folders as Hugging Face keeps them: config.json, and safetensors in one file or several."""
 
-import json
 import pathlib
 from typing import Any
 
 import numpy as np
 
+from omni_smola import json_object
 from omni_smola.errors import UserError
 from omni_smola.pretrained.reader import Entry
 from omni_smola.pretrained.safetensors_file import SafetensorsFile
@@ -23,7 +23,7 @@ class Sharded:
 
     def __init__(self, index: pathlib.Path):
         self.path = index.parent
-        where = read_json(index).get("weight_map")
+        where = json_object.read(index).get("weight_map")
         # Files lie beside their index; a path that leads elsewhere is none of an honest index.
         if not isinstance(where, dict) or any(
             not isinstance(file, str) or pathlib.PurePath(file).name != file
@@ -87,7 +87,7 @@ def config(folder: str | pathlib.Path) -> dict[str, Any]:
             f"There is no {file}: give the whole local folder of a Hugging Face model, or "
             "hf://OWNER/REPO."
         )
-    fields = read_json(file)
+    fields = json_object.read(file)
     quantised = fields.get("quantization_config")
     if quantised:
         method = quantised.get("quant_method", "") if isinstance(quantised, dict) else ""
@@ -95,15 +95,4 @@ def config(folder: str | pathlib.Path) -> dict[str, Any]:
             f"The weights of {file.parent} are quantised ({method or 'quantization_config'}), but "
             "only plain floating-point weights are read: choose the model's original weights."
         )
-    return fields
-
-
-def read_json(file: pathlib.Path) -> dict[str, Any]:
-    """The object in a JSON file; raises UserError if there is none."""
-    try:
-        fields = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"The file {file} is not JSON ({error}): copy it again.") from error
-    if not isinstance(fields, dict):
-        raise UserError(f"The file {file} is not a JSON object: copy it again.")
     return fields

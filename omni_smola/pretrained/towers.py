@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from omni_smola import json_object
 from omni_smola.errors import UserError
 from omni_smola.pretrained import huggingface
 from omni_smola.pretrained.rules import Fit, Rule, Transform, patch_kernel, transpose
@@ -196,7 +197,7 @@ class Fields:
     def pixels(self, default: Mapping[str, Any]) -> dict[str, Any]:
         """Mean and deviation of pixels, from preprocessor_config.json where there is one."""
         file = self.folder / "preprocessor_config.json"
-        found = huggingface.read_json(file) if file.is_file() else {}
+        found = json_object.read_if_there(file)
         values = {"mean": found.get("image_mean"), "std": found.get("image_std")}
         for name, value in values.items():
             if value is None:

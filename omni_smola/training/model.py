@@ -7,6 +7,7 @@ sharding: no device and no host ever holds more than its part of a 55B backbone'
 import dataclasses
 import functools
 import json
+import os
 from typing import Any
 
 import jax
@@ -138,6 +139,15 @@ def identity(
 def _without_frame(data: dict[str, Any]) -> dict[str, Any]:
     """The frame that is used counts, not whether the config names it."""
     return {name: value for name, value in data.items() if name != "frame"}
+
+
+def check_backbone(config: ml_collections.ConfigDict) -> None:
+    """Raises UserError for a `config.backbone` without known sizes, or whose file is missing."""
+    sizes_of(config)
+    if not public.is_public(config.init):
+        file = weight_file(config)
+        if file is not None and not os.path.exists(file):
+            native.read(file, {})  # raises the sentence about it
 
 
 def sizes_of(config: ml_collections.ConfigDict) -> backbones.Backbone:

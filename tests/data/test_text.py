@@ -98,7 +98,7 @@ def test_control_characters_become_blanks_and_newlines_and_tabs_stay(folder):
 def test_half_a_character_is_refused_or_skipped_where_it_comes_in(folder, change, field):
     line = "{" + change + ("}" if field == "image" else ', "image": "a.png"}')
     path = folder(line.encode())
-    with pytest.raises(UserError, match=rf"line 1: '?{field}'? has half a character"):
+    with pytest.raises(UserError, match=rf"line 1: '?{field}'? contains a lone surrogate"):
         check_folder(path)
     assert check_folder(path, on_error="skip").records["train"][0].damaged
     whole = json.dumps(CAPTION | {"captions": "\U0001f600"})  # two escapes, one character
@@ -154,7 +154,7 @@ def test_prompts_of_the_command_line():
     assert text.from_command_line(kept, "--prompt") == "caf\u00e9"
     latin = b"caf\xe9".decode("utf-8", "surrogateescape")
     for prompt in (latin, "x\ud83d", "\udfff"):
-        with pytest.raises(UserError, match=r"--prompt.*(not UTF-8|half a character)"):
+        with pytest.raises(UserError, match=r"--prompt.*(not UTF-8|a lone surrogate)"):
             text.from_command_line(prompt, "--prompt")
 
 

@@ -6,12 +6,12 @@ special_tokens_map.json names special ones without ids.
 """
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from omni_smola.errors import UserError
+from omni_smola.json_object import read_if_there
 
 TOKENIZER = "tokenizer.json"
 ADDED = "added_tokens.json"
@@ -72,7 +72,7 @@ def named_special(folder: pathlib.Path) -> set[str]:
     """Contents of the tokens that the settings call special."""
     found = set()
     for name in SETTINGS:
-        for key, value in fields(folder / name).items():
+        for key, value in read_if_there(folder / name).items():
             listed = value if isinstance(value, list) else [value]
             if key.endswith(("_token", "_special_tokens")):
                 found |= {word(each) for each in listed}
@@ -85,22 +85,9 @@ def word(token: Any) -> str | None:
     return content if isinstance(content, str) and _is_text(content) else None
 
 
-def fields(file: pathlib.Path) -> dict[str, Any]:
-    """The object in a JSON file, empty where there is no file; raises UserError if damaged."""
-    if not file.is_file():
-        return {}
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"The file {file} is not JSON ({error}): copy it again.") from error
-    if not isinstance(found, dict):
-        raise UserError(f"The file {file} is not a JSON object: copy it again.")
-    return found
-
-
 def of_tokenizer(file: pathlib.Path) -> dict[int, Token]:
     """Id -> token, of what a tokenizer.json adds to its model; raises UserError if damaged."""
-    listed = fields(file).get("added_tokens") or []
+    listed = read_if_there(file).get("added_tokens") or []
     if not isinstance(listed, list):
         raise _damaged(file, "added_tokens", listed)
     found = {}
@@ -112,7 +99,7 @@ def of_tokenizer(file: pathlib.Path) -> dict[int, Token]:
 
 def _of_settings(folder: pathlib.Path) -> Iterator[tuple[str, int, Token]]:
     file = folder / SETTINGS[0]
-    listed = fields(file).get("added_tokens_decoder") or {}
+    listed = read_if_there(file).get("added_tokens_decoder") or {}
     if not isinstance(listed, dict):
         raise _damaged(file, "added_tokens_decoder", listed)
     for number, value in listed.items():
@@ -123,7 +110,7 @@ def _of_settings(folder: pathlib.Path) -> Iterator[tuple[str, int, Token]]:
 
 def _of_added(folder: pathlib.Path, special: set[str]) -> Iterator[tuple[str, int, Token]]:
     file = folder / ADDED
-    for content, number in fields(file).items():
+    for content, number in read_if_there(file).items():
         token = _token(file, {"content": content, "special": content in special})
         yield file.name, _id(file, number, content), token
 

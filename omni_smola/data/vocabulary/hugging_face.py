@@ -7,6 +7,7 @@ from typing import Any
 from omni_smola.data.vocabulary import added
 from omni_smola.data.vocabulary.base import PythonVocabulary
 from omni_smola.errors import UserError
+from omni_smola.json_object import read_if_there
 
 FILE = added.TOKENIZER
 # Where the ids of special tokens are, beside the settings that name them.
@@ -127,7 +128,7 @@ def _check_padding(file: pathlib.Path, tokenizer: Any) -> None:
     """A batch is padded by 0, and 0 is masked wherever it stands."""
     token = tokenizer.id_to_token(0)
     special = tokenizer.get_added_tokens_decoder().get(0)
-    settings = (added.fields(file.parent / name) for name in added.SETTINGS)
+    settings = (read_if_there(file.parent / name) for name in added.SETTINGS)
     pads = [added.word(fields.get("pad_token")) for fields in settings]
     if token is not None and token not in pads and not (special is not None and special.special):
         raise UserError(
@@ -138,11 +139,11 @@ def _check_padding(file: pathlib.Path, tokenizer: Any) -> None:
 
 def _eos_id(file: pathlib.Path, tokenizer: Any) -> int:
     for name in added.SETTINGS:
-        token = added.word(added.fields(file.parent / name).get("eos_token"))
+        token = added.word(read_if_there(file.parent / name).get("eos_token"))
         if token is not None and tokenizer.token_to_id(token) is not None:
             return tokenizer.token_to_id(token)
     for name in _MODEL_SETTINGS:
-        found = added.fields(file.parent / name).get("eos_token_id")
+        found = read_if_there(file.parent / name).get("eos_token_id")
         found = found[0] if isinstance(found, Sequence) and found else found
         whole = type(found) is int and 0 <= found <= added.LARGEST_ID
         if whole and tokenizer.id_to_token(found) is not None:

@@ -12,6 +12,7 @@ from omni_smola.data.vocabulary import added
 from omni_smola.data.vocabulary.added import Token
 from omni_smola.data.vocabulary.base import PythonVocabulary
 from omni_smola.errors import UserError
+from omni_smola.json_object import read_if_there
 
 
 class ExtendedVocabulary(PythonVocabulary):
@@ -175,7 +176,7 @@ def _end(
 ) -> int:
     """The token that ends a text: that of the settings, else the model's own."""
     for name in added.SETTINGS:
-        end = added.word(added.fields(folder / name).get("eos_token"))
+        end = added.word(read_if_there(folder / name).get("eos_token"))
         if end is None:
             continue
         ids = [number for number, token in tokens.items() if token.content == end]
@@ -197,7 +198,7 @@ def _id(pieces: sentencepiece.SentencePieceProcessor, content: str) -> int | Non
 
 def _only_first(folder: pathlib.Path) -> bool:
     """Whether what follows an added token gets no blank, as in Llama's tokenizers since 2023."""
-    settings = added.fields(folder / added.SETTINGS[0])
+    settings = read_if_there(folder / added.SETTINGS[0])
     return "Llama" in str(settings.get("tokenizer_class")) and settings.get("legacy") is not True
 
 

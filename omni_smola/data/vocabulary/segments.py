@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from omni_smola.errors import UserError
+from omni_smola.json_object import read_if_there
 
 _SETTINGS = "tokenizer_config.json"
 
@@ -96,27 +96,14 @@ class Segments:
         self._prefix_inside = bool(settings.get("legacy", False))
 
     def _read_settings(self, folder: pathlib.Path) -> dict[str, Any]:
-        settings = read_json(folder / _SETTINGS)
-        for name, token in (read_json(folder / "special_tokens_map.json") | settings).items():
+        settings = read_if_there(folder / _SETTINGS)
+        for name, token in (read_if_there(folder / "special_tokens_map.json") | settings).items():
             word = token.get("content") if isinstance(token, dict) else token
             if name.endswith("_token") and isinstance(word, str):
                 self.words[name] = word
         if isinstance(settings.get("add_bos_token"), bool):
             self.begins = settings["add_bos_token"]
         return settings
-
-
-def read_json(file: pathlib.Path) -> dict[str, Any]:
-    """The object in a JSON file, empty where there is no file; raises UserError for any other."""
-    if not file.is_file():
-        return {}
-    try:
-        fields = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"The file {file} is not JSON ({error}): copy it again.") from error
-    if not isinstance(fields, dict):
-        raise UserError(f"The file {file} is not a JSON object: copy it again.")
-    return fields
 
 
 def _spelling(tokenizer: Any) -> Callable[[str], list[int]]:

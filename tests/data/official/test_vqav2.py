@@ -138,7 +138,7 @@ BAD = {
     ),
     "no annotation": (lambda q, a: a.pop(2), "the field 'answers' is missing"),
     # As the byte 0xff is kept that stands in a file: see the test of the bytes below.
-    "half a character": (put("question", "How\udcff"), r"record 1: 'How\\udcff' is not UTF-8"),
+    "a lone surrogate": (put("question", "How\udcff"), r"record 1: 'How\\udcff' is not UTF-8"),
 }
 
 

@@ -240,7 +240,7 @@ def read_rows(path: Path, text: str, **layout: Any) -> Iterator[tuple[int, list[
 
 
 def not_utf8(text: str) -> bool:
-    """Whether a text of these files had bytes that are not UTF-8, or half a character."""
+    """Whether a text of these files had bytes that are not UTF-8, or a lone surrogate."""
     return _HALF.search(text) is not None
 
 
