@@ -16,7 +16,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from omni_smola import config as configs
-from omni_smola import main
+from omni_smola import main, source_flags
 
 from . import pages
 
@@ -34,6 +34,7 @@ PYTHON = [block for block in BLOCKS if block.language == "python"]
 
 def parsed(arguments: list[str]) -> flags.FlagValues:
     """The flags of the command line, of these arguments and with a config that passes checks."""
+    arguments, settings = source_flags.split(arguments)
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", lock_config=True, flag_values=values)
     for name in ("mode", "workdir", "image", "prompt", "topology"):
@@ -42,6 +43,7 @@ def parsed(arguments: list[str]) -> flags.FlagValues:
     # ml_collections looks for overrides in sys.argv.
     with mock.patch.object(sys, "argv", argv), contextlib.chdir(pages.ROOT):
         assert values(argv) == ["main"]
+    source_flags.apply(values.config, settings)
     configs.check(values.config)
     return values
 
@@ -85,6 +87,7 @@ def test_commands_stand_in_blocks_only():
         "--config=configs/pali_smola.py:colour=3",
         "--config=configs/pali_smola.py --config.no_such_field=1",
         "--config=configs/pali_smola.py --config.checkpoint.keep=0",
+        "--config=configs/own_data.py:folders=pets --config.data.sources.pets.colour=red",
         "--config=configs/pali_smola.py --mode=dance",
         "--config=configs/no_such_file.py",
         "--config=configs/pali_smola.py word",
