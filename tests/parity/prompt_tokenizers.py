@@ -1,16 +1,16 @@
 """Small tokenizers of each family of models, in folders as transformers writes them.
 
-Vocabularies are trained on this repository's own text: which pieces there are does not matter, only
-how texts, special tokens and blanks become ids.
+Vocabularies are trained on Python's help topics: which pieces there are does not matter, only how
+texts, special tokens and blanks become ids.
 """
 
 import json
-import pathlib
+from pydoc_data.topics import topics
 
 import sentencepiece
 
 TEXT = [
-    *(pathlib.Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").split("\n"),
+    *"\n".join(topics.values())[:60_000].split("\n"),
     "caption in en",
     "Answer in en: what is the colour of the ball?",
     "A chat between a curious user and an artificial intelligence assistant. USER: ASSISTANT:",

@@ -204,7 +204,6 @@ def changed_config(folder, **changes):
         ({"model_type": "gemma3_text"}, "type 'gemma3_text', but a Gemma"),
         ({"hidden_activation": "gelu"}, "hidden_activation is 'gelu', but only"),
         ({"attention_bias": True}, "attention_bias is True, but only False"),
-        ({"tie_word_embeddings": False}, "tie_word_embeddings is False"),
         ({"use_bidirectional_attention": True}, "use_bidirectional_attention is True"),
         ({"rope_parameters": {"rope_type": "yarn"}}, "rope_type is 'yarn'"),
         (

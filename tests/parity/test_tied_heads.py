@@ -90,9 +90,9 @@ def compare(family, folder):
             starts = torch.from_numpy(starts).long()
             want = oracle(**inputs, decoder_input_ids=starts).logits.numpy()
     else:
-        module, bos = (llama, 1) if family == "llama" else (gemma, 2)
-        model, batch = test_gemma.ours(folder, module), test_gemma.make_batch()
-        want = test_gemma.wanted_logits(oracle, batch, bos)
+        model = test_gemma.ours(folder, llama if family == "llama" else gemma)
+        batch = test_gemma.make_batch()
+        want = test_gemma.wanted_logits(oracle, batch)
     test_gemma.assert_near(test_gemma.logits(model, batch), want)
     return model.head is None
 
