@@ -5,6 +5,7 @@ the same JSON is written beside it, to read. With the card, experts are attached
 again, and checked against it. Nothing in such a file is ever run or unpickled.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -12,7 +13,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
 from flax import nnx
 from safetensors import SafetensorError, safe_open
 from safetensors.flax import save_file
@@ -20,11 +20,10 @@ from safetensors.flax import save_file
 import omni_smola
 from omni_smola.errors import UserError, first_line
 from omni_smola.experts.methods import Attached, attach_again, attached
-from omni_smola.experts.param import ExpertParam
+from omni_smola.experts.values import expert_parameters, put_parameters
 from omni_smola.models.origin import origin
 from omni_smola.pretrained.native import mismatches
 from omni_smola.training.state import backbone_weights, fingerprint
-from omni_smola.trees import paths
 
 FORMAT = 1
 Card = dict[str, Any]
@@ -61,7 +60,7 @@ def save_experts(
             f"The file of experts is to be called {path.name}, but it is a .safetensors file: end "
             "its name so."
         )
-    tensors = _expert_parameters(model)
+    tensors = expert_parameters(model)
     if not tensors:
         raise UserError(
             f"This {type(model).__name__} has no experts to save: attach some first, by "
@@ -78,19 +77,11 @@ def save_experts(
         "parameters": sum(leaf.size for leaf in tensors.values()),
     }
     text = _text(own, card or {})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = [path.with_name(f"{path.stem}.tmp{ending}") for ending in (".safetensors", ".json")]
-    save_file(tensors, unfinished[0], metadata={_KEY: text})
-    unfinished[0].chmod(0o644)  # safetensors lets nobody else read what it writes
-    unfinished[1].write_text(text + "\n", encoding="utf-8")
-    unfinished[0].replace(path)
-    unfinished[1].replace(path.with_suffix(".json"))
+    _write(path, tensors, text)
     return json.loads(text)
 
 
-def load_experts(
-    path: str | os.PathLike[str], model: nnx.Module, *, check_backbone: bool = True
-) -> Card:
+def load_experts(path: str | os.PathLike[str], model: nnx.Module, *, check: bool = True) -> Card:
     """Reads experts from a file into a model, in place.
 
     A model without experts gets those that the card describes. One that has experts must have the
@@ -100,7 +91,7 @@ def load_experts(
     Args:
       path: of a file that `save_experts` has written.
       model: the backbone that the experts were trained on.
-      check_backbone: whether the backbone's fingerprint must be that of the card. Without, experts
+      check: whether the backbone's fingerprint must be that of the card. Without, experts
         are loaded onto a backbone that differs a little, such as one of another dtype or
         resolution.
 
@@ -115,8 +106,8 @@ def load_experts(
     try:
         with safe_open(path, framework="flax") as file:
             card = _checked(path, (file.metadata() or {}).get(_KEY))
-            if check_backbone:
-                _check_backbone(path, card, model)
+            if check:
+                check_backbone(path, card["backbone"], model)
             found = {name: file.get_tensor(name) for name in file.keys()}
     except FileNotFoundError as error:
         raise UserError(f"There is no file of experts {path}: give an existing one.") from error
@@ -125,11 +116,11 @@ def load_experts(
             f"The file {path} is not a complete safetensors file ({first_line(error)}): copy it "
             "again."
         ) from error
-    fresh = not _expert_parameters(model)
+    fresh = not expert_parameters(model)
     if fresh:
         _attach(path, card, model, found)
-    _check_parameters(path, _expert_parameters(model), found)
-    _put(model, found)
+    check_parameters(path, expert_parameters(model), found)
+    put_parameters(model, found)
     return card
 
 
@@ -146,8 +137,25 @@ def read_card(path: str | os.PathLike[str]) -> Card:
         ) from error
 
 
-def _expert_parameters(model: nnx.Module) -> dict[str, jax.Array]:
-    return paths(nnx.to_pure_dict(nnx.state(model, ExpertParam)))
+def _write(path: pathlib.Path, tensors: dict[str, jax.Array], text: str) -> None:
+    """Both files, under other names until they are complete."""
+    target = (path, path.with_suffix(".json"))
+    unfinished = [file.with_name(f"{file.name}.tmp") for file in target]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, unfinished[0], metadata={_KEY: text})
+        unfinished[0].chmod(0o644)  # safetensors lets nobody else read what it writes
+        unfinished[1].write_text(text + "\n", encoding="utf-8")
+        for file, name in zip(unfinished, target, strict=True):
+            file.replace(name)
+    except (OSError, SafetensorError) as error:
+        for file in unfinished:
+            with contextlib.suppress(OSError):
+                file.unlink(missing_ok=True)
+        raise UserError(
+            f"The experts cannot be written to {path} ({first_line(error)}): make room there, or "
+            "choose another folder."
+        ) from error
 
 
 def _backbone(model: nnx.Module) -> dict[str, Any]:
@@ -208,18 +216,23 @@ def _checked(path: pathlib.Path, text: str | None) -> Card:
     return card
 
 
-def _check_backbone(path: pathlib.Path, card: Card, model: nnx.Module) -> None:
-    here, there = _backbone(model), card["backbone"]
-    if here["fingerprint"] == there["fingerprint"]:
+def check_backbone(path: pathlib.Path, trained_on: Mapping[str, Any], model: nnx.Module) -> None:
+    """Raises UserError unless a model's backbone is the one that experts were trained on.
+
+    Args:
+      path: of the experts. trained_on: their card's `backbone`, or a part of it.
+    """
+    here = _backbone(model)
+    if here["fingerprint"] == trained_on["fingerprint"]:
         return
     what = ", ".join(
-        f"{name} {there.get(name)!r} instead of {here[name]!r}"
+        f"{name} {trained_on[name]!r} instead of {here[name]!r}"
         for name in here
-        if there.get(name) != here[name]
+        if name in trained_on and trained_on[name] != here[name]
     )
     raise UserError(
         f"The experts in {path} were trained on another backbone ({what}): load that one by "
-        "load_backbone, with the same dtype and resolution, or pass check_backbone=False."
+        "load_backbone, with the same dtype and resolution, or pass check=False."
     )
 
 
@@ -227,7 +240,9 @@ def _attach(
     path: pathlib.Path, card: Card, model: nnx.Module, found: Mapping[str, jax.Array]
 ) -> None:
     """Attaches what the card describes, if the file fits it; else the model stays bare."""
-    experts = [Attached(one["method"], one["config"], tuple(one["paths"])) for one in card["experts"]]
+    experts = [
+        Attached(one["method"], one["config"], tuple(one["paths"])) for one in card["experts"]
+    ]
     if not experts:
         raise UserError(
             f"The card of {path} describes no experts to attach, and the model has none: attach "
@@ -239,7 +254,7 @@ def _attach(
         trial = nnx.eval_shape(lambda: _with_experts(nnx.merge(graphdef, state), experts))
     except UserError as error:
         raise UserError(f"The experts in {path} do not fit this model: {error}") from error
-    _check_parameters(path, _expert_parameters(trial), found)
+    check_parameters(path, expert_parameters(trial), found)
     _with_experts(model, experts)
 
 
@@ -248,9 +263,16 @@ def _with_experts(model: nnx.Module, experts: list[Attached]) -> nnx.Module:
     return model
 
 
-def _check_parameters(
-    path: pathlib.Path, wanted: Mapping[str, Any], found: Mapping[str, jax.Array]
+def check_parameters(
+    path: pathlib.Path, wanted: Mapping[str, Any], found: Mapping[str, Any]
 ) -> None:
+    """Raises UserError unless a file has the parameters of a model's experts.
+
+    Args:
+      path: of the experts.
+      wanted: path -> what has the shape and dtype of the model's.
+      found: the same of the file's.
+    """
     problems = mismatches(
         {name: tuple(leaf.shape) for name, leaf in wanted.items()},
         {name: tuple(leaf.shape) for name, leaf in found.items()},
@@ -266,24 +288,3 @@ def _check_parameters(
             "Load them into a model without experts, or attach those that the card describes "
             "(read_card)."
         )
-
-
-def _put(model: nnx.Module, found: Mapping[str, jax.Array]) -> None:
-    """Writes the values where the model has its own."""
-    state = nnx.state(model, ExpertParam)
-    flat, structure = jax.tree_util.tree_flatten_with_path(nnx.to_pure_dict(state))
-    values = [
-        _placed(found[jax.tree_util.keystr(where, simple=True, separator="/")], leaf)
-        for where, leaf in flat
-    ]
-    nnx.replace_by_pure_dict(state, jax.tree_util.tree_unflatten(structure, values))
-    nnx.update(model, state)
-
-
-def _placed(value: jax.Array, like: jax.Array) -> jax.Array:
-    if not like.committed:  # it goes where the arrays are that it is computed with
-        return value
-    if like.sharding.is_fully_addressable:
-        return jax.device_put(value, like.sharding)
-    host = np.asarray(value)
-    return jax.make_array_from_callback(host.shape, like.sharding, lambda index: host[index])

@@ -1,4 +1,4 @@
-"""Images and texts that are in memory, as a batch: without TensorFlow, tasks or files of records."""
+"""Images and texts in memory, as a batch: without TensorFlow, tasks or files of records."""
 
 import os
 import pathlib

@@ -19,6 +19,7 @@ from omni_smola.models.origin import Origin
 from omni_smola.models.t5 import Options
 from omni_smola.pretrained import backbones as public
 from omni_smola.pretrained import native
+from omni_smola.quick_jit import quick_jit
 from omni_smola.trees import nest, paths
 
 DTYPES = ("float32", "bfloat16")
@@ -83,14 +84,14 @@ def _check_name(name: str, weights: str | None, named: bool) -> None:
     """Raises UserError for a name that says too little, or a path that says too much."""
     if not named and weights is not None:
         raise UserError(
-            f"load_backbone was given the checkpoint {name!r} and weights={weights!r}: a checkpoint "
-            f"has weights of its own. To load others, name a size: {', '.join(backbones.names())}."
+            f"load_backbone was given the checkpoint {name!r} and weights={weights!r}: a "
+            f"checkpoint has weights of its own. To load others, name a size: {', '.join(backbones.names())}."
         )
     if named and weights is None and name not in native.SHIPPED:
         raise UserError(
             f"The weights of {name!r} are not part of this package, only those of "
-            f"{', '.join(native.SHIPPED)}: give weights='hf://OWNER/REPO', the path of a checkpoint "
-            "or weights='random'."
+            f"{', '.join(native.SHIPPED)}: give weights='hf://OWNER/REPO', the path of a "
+            "checkpoint, or weights='random'."
         )
     if named:
         return
@@ -132,7 +133,7 @@ def _filled(
             made = paths(nnx.to_pure_dict(nnx.state(make())))
             return {path: made[path] for path in absent}
 
-        values = values | jax.jit(drawn)()
+        values = values | quick_jit(drawn)()
     nnx.replace_by_pure_dict(state, nest(values))
     return nnx.merge(graphdef, state)
 

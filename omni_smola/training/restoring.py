@@ -115,6 +115,17 @@ def arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
     return found
 
 
+def identity_of(path: str | os.PathLike) -> dict[str, Any]:
+    """What the checkpoint of a step's folder belongs to, see `model.identity`."""
+    return _json(os.fspath(path), "identity")
+
+
+def shapes(path: str | os.PathLike, item: str = "trainable") -> dict[str, Any]:
+    """The shapes and dtypes of an item of a checkpoint, "a/b" -> their description."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        return trees.paths(checkpointer.metadata(epath.Path(path) / item).item_metadata)
+
+
 def _read(
     path: str, like: Mapping[str, Any], identity: Mapping[str, Any]
 ) -> tuple[dict[str, Any], str]:

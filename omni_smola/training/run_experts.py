@@ -1,0 +1,111 @@
+"""The experts of a run's checkpoint, for Python: onto a backbone that was loaded."""
+
+import os
+import pathlib
+import sys
+import types
+from typing import Any
+
+from flax import nnx
+
+from omni_smola.errors import UserError, first_line
+from omni_smola.experts.methods import attached
+from omni_smola.experts.values import expert_parameters, put_parameters
+from omni_smola.experts_file import check_backbone, check_parameters
+from omni_smola.models import backbones, build
+from omni_smola.training import restoring
+from omni_smola.trees import nest, paths
+
+
+def load_run_experts(
+    workdir: str | os.PathLike[str], model: nnx.Module, *, step: int = 0, check: bool = True
+) -> int:
+    """Reads the experts that a run has trained into a model, in place.
+
+    `save_experts` then writes them to a file, which is a hundredth of a workdir.
+
+    Args:
+      workdir: of a run of `python -m omni_smola.main`.
+      model: the run's backbone, of `load_backbone`, without experts or with the same ones.
+      step: of the checkpoint; 0 is the newest that is whole.
+      check: whether the backbone must be the run's, see `load_experts`.
+
+    Returns:
+      The step.
+
+    Raises:
+      UserError: there is no such checkpoint, it is damaged, it belongs to another backbone or to
+        other experts, or the run trained something else than experts on a backbone.
+    """
+    folder = pathlib.Path(workdir).expanduser() / "checkpoints"
+    steps = _steps(folder, step)
+    path = folder / str(steps[0])
+    try:
+        identity = restoring.identity_of(path)
+        found = restoring.shapes(path)
+    except Exception as error:  # Orbax and TensorStore raise nearly everything
+        raise UserError(
+            f"The checkpoint {path} cannot be read ({first_line(error)}): name an earlier one by "
+            "step=."
+        ) from error
+    _check_trained(path, identity)
+    if check:
+        name, _, fingerprint = identity["backbone"].rpartition(" ")
+        check_backbone(path, {"name": name, "fingerprint": fingerprint}, model)
+    if not attached(model):
+        graphdef, state = nnx.split(model)
+        trial = nnx.eval_shape(lambda: _with_experts(nnx.merge(graphdef, state), identity))
+        check_parameters(path, expert_parameters(trial), found)
+        _with_experts(model, identity)
+    wanted = expert_parameters(model)
+    check_parameters(path, wanted, found)
+    step, restored = restoring.first_whole(
+        str(folder), steps, {"trainable": nest(wanted)}, {}, _tell, put_aside=False
+    )
+    put_parameters(model, paths(restored["trainable"]))
+    return step
+
+
+def _steps(folder: pathlib.Path, step: int) -> list[int]:
+    """The steps to try, in their order."""
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    steps = sorted((int(name) for name in names if name.isdigit()), reverse=True)
+    if not steps:
+        raise UserError(
+            f"There is no checkpoint in {folder}: give the workdir of a run that has saved one."
+        )
+    if step and step not in steps:
+        raise UserError(
+            f"There is no checkpoint of step {step} in {folder}: choose one of "
+            f"{', '.join(map(str, steps))}."
+        )
+    return [step] if step else steps
+
+
+def _check_trained(path: pathlib.Path, identity: dict[str, Any]) -> None:
+    """Raises UserError unless a run trained experts that are attached to a backbone."""
+    method, encoders = identity["experts"]["method"], identity["vision"]["encoders"]
+    if encoders:
+        raise UserError(
+            f"The checkpoint {path} has a mixture of the vision experts {encoders}, which is a "
+            "part of its model: evaluate it, or ask it, by python -m omni_smola.main."
+        )
+    if method == "full" or (method == "none" and not identity["language"]["experts"]):
+        raise UserError(
+            f"The checkpoint {path} is of a run with experts.method={method}, which trains no "
+            "experts: give the workdir of one with smola, lora or adapter."
+        )
+
+
+def _with_experts(model: nnx.Module, identity: dict[str, Any]) -> nnx.Module:
+    experts, language = (
+        types.SimpleNamespace(**identity[name]) for name in ("experts", "language")
+    )
+    where = backbones.expert_paths(model.config)
+    build.attach_experts(model, experts, nnx.Rngs(0), where)
+    build.attach_language_experts(model, language, nnx.Rngs(0))
+    return model
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr)
