@@ -203,6 +203,7 @@ def _checked(path: pathlib.Path, text: str | None) -> Card:
         known = isinstance(version, int) and isinstance(card["backbone"]["fingerprint"], str)
         for one in card["experts"]:
             known = known and isinstance(one["config"], dict) and isinstance(one["method"], str)
+            known = known and isinstance(one["paths"], list)
             known = known and all(isinstance(path, str) for path in one["paths"])
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"The card of {path} is damaged ({error}): copy it again.") from error

@@ -85,7 +85,8 @@ def _check_name(name: str, weights: str | None, named: bool) -> None:
     if not named and weights is not None:
         raise UserError(
             f"load_backbone was given the checkpoint {name!r} and weights={weights!r}: a "
-            f"checkpoint has weights of its own. To load others, name a size: {', '.join(backbones.names())}."
+            f"checkpoint has weights of its own. To load others, name one of "
+            f"{', '.join(backbones.names())}."
         )
     if named and weights is None and name not in native.SHIPPED:
         raise UserError(
@@ -100,7 +101,8 @@ def _check_name(name: str, weights: str | None, named: bool) -> None:
             f"{name!r} names two checkpoints, and their sizes follow from neither: name the size "
             f"too, as in load_backbone('so400m_t5_base', weights={name!r})."
         )
-    if not name.startswith("hf://") and not pathlib.Path(name).expanduser().is_dir():
+    is_folder = bool(name) and pathlib.Path(name).expanduser().is_dir()
+    if not name.startswith("hf://") and not is_folder:
         raise UserError(
             f"There is no backbone {name!r}: give the folder of a checkpoint, hf://OWNER/REPO, or "
             f"one of the names {', '.join(backbones.names())}."
