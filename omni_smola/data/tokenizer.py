@@ -57,14 +57,14 @@ class Pieces:
         self.path = path
         try:
             self._model = sentencepiece.SentencePieceProcessor(model_file=str(path))
-            self.vocab_size = self._model.get_piece_size()
+            self.vocab_size = self._model.GetPieceSize()
         except Exception as error:  # sentencepiece raises RuntimeError, OSError and others
             raise UserError(
                 f"The file {path} is not a SentencePiece model ({first_line(error)}): give the "
                 "path of a .model file that SentencePiece has written."
             ) from error
         self.eos_id = self._model.eos_id()
-        if self.eos_id < 0 or not (self._model.is_control(0) or self._model.is_unknown(0)):
+        if self.eos_id < 0 or not (self._model.IsControl(0) or self._model.IsUnknown(0)):
             raise UserError(
                 f"The SentencePiece model {path} has no piece that ends a text, or its piece 0, "
                 "which is padding here, is one of text: train it with eos_id and pad_id=0."
@@ -72,7 +72,7 @@ class Pieces:
 
     def encode(self, s: str) -> list[int]:
         """See `Tokenizer.encode`."""
-        return self._model.encode(s)
+        return self._model.EncodeAsIds(s)
 
     def decode(self, ids: Iterable[int]) -> str:
         """See `Tokenizer.decode`; ids beyond the vocabulary are unknown pieces."""
@@ -80,7 +80,7 @@ class Pieces:
         known = [int(i) if 0 <= i < self.vocab_size else unknown for i in ids]
         if self.eos_id in known:
             known = known[: known.index(self.eos_id)]
-        return self._model.decode(known)
+        return self._model.DecodeIds(known)
 
 
 @functools.lru_cache(maxsize=8)

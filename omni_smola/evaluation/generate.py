@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -14,6 +14,21 @@ from omni_smola.data.tokenizer import Tokenizer
 from omni_smola.errors import UserError
 from omni_smola.evaluation import decode
 from omni_smola.evaluation.decode import Decoding
+
+
+class Answering(Protocol):
+    """A model that decodes: one of `omni_smola.models`, with or without experts."""
+
+    def init_cache(self, batch: Mapping[str, jax.Array], max_length: int) -> decode.Cache:
+        """What the model has read of a batch."""
+        ...
+
+    def step(
+        self, cache: decode.Cache, tokens: jax.Array, position: jax.Array
+    ) -> tuple[jax.Array, decode.Cache]:
+        """See `omni_smola.evaluation.decode`."""
+        ...
+
 
 # What a batch says of the answer, which is not an input of a model that generates it.
 _ANSWERS = ("target", "target_mask", "task", "example_mask")
@@ -76,7 +91,7 @@ def generate_ids(
 
 @functools.partial(nnx.jit, static_argnames=("length", "how", "eos_id"))
 def _generated(
-    model: nnx.Module,
+    model: Answering,
     batch: dict[str, jax.Array],
     key: jax.Array,
     *,

@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
+import jax.core
 from flax import nnx
 
 from omni_smola.errors import UserError

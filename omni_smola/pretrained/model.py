@@ -7,6 +7,7 @@ model over a mesh, makes its own (`omni_smola.training.model`).
 import functools
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -68,7 +69,7 @@ def load_backbone(
         return backbones.make(config, options=Options(precision), rngs=nnx.Rngs(seed))
 
     source = (weights or native.shipped(name_or_path)) if named else name_or_path
-    model = _filled(make, functools.partial(_read, source, config))
+    model: Any = _filled(make, functools.partial(_read, source, config))
     model.origin = Origin(
         name=name_or_path,
         weights=weights or "",

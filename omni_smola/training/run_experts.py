@@ -3,9 +3,9 @@
 import os
 import pathlib
 import sys
-import types
 from typing import Any
 
+import ml_collections
 from flax import nnx
 
 from omni_smola.errors import UserError, first_line
@@ -97,9 +97,9 @@ def _check_trained(path: pathlib.Path, identity: dict[str, Any]) -> None:
         )
 
 
-def _with_experts(model: nnx.Module, identity: dict[str, Any]) -> nnx.Module:
+def _with_experts(model: Any, identity: dict[str, Any]) -> nnx.Module:
     experts, language = (
-        types.SimpleNamespace(**identity[name]) for name in ("experts", "language")
+        ml_collections.ConfigDict(identity[name]) for name in ("experts", "language")
     )
     where = backbones.expert_paths(model.config)
     build.attach_experts(model, experts, nnx.Rngs(0), where)
