@@ -38,7 +38,7 @@ references = [[colour] for colour in done["colours"]]
 print(smola.METRICS["exact_match"](answers, references)["exact_match"])
 
 again = smola.load_backbone("tiny")
-before = smola.generate(again, batch, decoding=smola.Decoding("beam", beams=2))
+before = smola.generate(again, batch)
 card = smola.load_experts("french.safetensors", again)
 assert card["backbone"]["name"] == "tiny" and card["notes"] == "three colours in French"
 for path, value in expert_parameters(model).items():

@@ -56,7 +56,8 @@ class Pieces:
         """Reads the model; raises UserError if it is none, or cannot be used here."""
         self.path = path
         try:
-            self._model = sentencepiece.SentencePieceProcessor(model_file=str(path))
+            self._model = sentencepiece.SentencePieceProcessor()
+            self._model.Load(str(path))
             self.vocab_size = self._model.GetPieceSize()
         except Exception as error:  # sentencepiece raises RuntimeError, OSError and others
             raise UserError(

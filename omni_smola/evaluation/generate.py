@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import jax
 import numpy as np
@@ -91,7 +91,7 @@ def generate_ids(
 
 @functools.partial(nnx.jit, static_argnames=("length", "how", "eos_id"))
 def _generated(
-    model: Answering,
+    model: nnx.Module,
     batch: dict[str, jax.Array],
     key: jax.Array,
     *,
@@ -99,6 +99,7 @@ def _generated(
     how: Decoding,
     eos_id: int,
 ) -> jax.Array:
-    model = nnx.clone(model)  # a model may keep facts of the batch in its layers
-    cache = model.init_cache(batch, length)
-    return decode.decode(model.step, cache, len(batch["prompt"]), length, how, key, eos_id)
+    # A copy, as a model may keep facts of the batch in its layers.
+    answering = cast(Answering, nnx.clone(model))
+    cache = answering.init_cache(batch, length)
+    return decode.decode(answering.step, cache, len(batch["prompt"]), length, how, key, eos_id)

@@ -161,7 +161,7 @@ def _arguments(method: Method, model: nnx.Module) -> dict[str, Any]:
     return {argument: getattr(model, argument) for argument in method.arguments}
 
 
-def _described(experts: nnx.Module) -> tuple[str, dict[str, Any]]:
+def _described(experts: Any) -> tuple[str, dict[str, Any]]:
     for name, method in METHODS.items():
         if type(experts) is method.module:
             return name, dataclasses.asdict(experts.config) | _arguments(method, experts)
