@@ -162,10 +162,11 @@ def _arguments(method: Method, model: nnx.Module) -> dict[str, Any]:
 
 
 def _described(experts: Any) -> tuple[str, dict[str, Any]]:
+    kind = type(experts)
     for name, method in METHODS.items():
-        if type(experts) is method.module:
+        if kind is method.module:
             return name, dataclasses.asdict(experts.config) | _arguments(method, experts)
-    return type(experts).__name__, {}
+    return kind.__name__, {}
 
 
 def _layer_paths(wrapper: nnx.Module, path: str) -> list[str]:
