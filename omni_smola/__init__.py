@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from omni_smola.experts_file import load_experts as load_experts
     from omni_smola.experts_file import read_card as read_card
     from omni_smola.experts_file import save_experts as save_experts
-    from omni_smola.kinds import Kind as Kind
     from omni_smola.metrics import METRICS as METRICS
     from omni_smola.pretrained.model import load_backbone as load_backbone
+    from omni_smola.token_kinds import TokenKind as TokenKind
     from omni_smola.training.run_experts import load_run_experts as load_run_experts
     from omni_smola.training.step import target_loss as target_loss
 
@@ -51,9 +51,9 @@ _MODULES = {
     "experts.param": ("ExpertParam",),
     "experts.smola": ("SmolaConfig", "SmolaExperts"),
     "experts_file": ("load_experts", "read_card", "save_experts"),
-    "kinds": ("Kind",),
     "metrics": ("METRICS",),
     "pretrained.model": ("load_backbone",),
+    "token_kinds": ("TokenKind",),
     "training.run_experts": ("load_run_experts",),
     "training.step": ("target_loss",),
 }

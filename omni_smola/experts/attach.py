@@ -164,7 +164,8 @@ def attach_to_linears(
       model: a built model, concrete or abstract.
       patterns: regular expressions for whole paths.
       make: (d_in, outputs: {name: width}, rngs=...) -> module (x, kinds) -> {name: residual}; where
-        routed, it also takes `prefix`: whether tokens may be `Kind.TARGET`, which never dispatch.
+        routed, it also takes `prefix`: whether tokens may be `TokenKind.TARGET`, which never
+        dispatch.
       rngs: where the experts' initial values come from.
       routed: whether the experts mix tokens (Soft MoE does). Such may not sit on a linear that says
         causal=True; causal="prefix" says that what its input holds of the answer is marked TARGET,

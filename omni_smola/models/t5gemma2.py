@@ -15,12 +15,12 @@ from flax import nnx
 
 from omni_smola.errors import UserError
 from omni_smola.experts import attach
-from omni_smola.kinds import Kind
 from omni_smola.models import layers, t5, vit
 from omni_smola.models.gemma_layers import StackConfig
 from omni_smola.models.sentence_encoder import BertConfig, SentenceEncoder, embed_instruction
 from omni_smola.models.t5gemma2_stacks import Decoder, Encoder
 from omni_smola.models.vit import ViTConfig
+from omni_smola.token_kinds import TokenKind
 
 Array = jax.Array
 Batch = dict[str, Array]
@@ -130,7 +130,7 @@ class T5Gemma2(nnx.Module):
         size = math.isqrt(x.shape[1]) // side
         x = x.reshape(b, side, size, side, size, width).mean(axis=(2, 4))
         x = self.visual_norm(x.reshape(b, side * side, width))
-        kinds = jnp.full(x.shape[:2], Kind.VISUAL, jnp.int32)
+        kinds = jnp.full(x.shape[:2], TokenKind.VISUAL, jnp.int32)
         return self.visual_projection(x, kinds)["projection"]
 
     def instruction(self, batch: Batch) -> Array:
@@ -150,10 +150,12 @@ class T5Gemma2(nnx.Module):
         marks = jnp.broadcast_to(jnp.asarray(before + after, prompt.dtype), (len(prompt), 5))
         text = self.embed(jnp.concatenate([marks, prompt], axis=1))
         x = jnp.concatenate([text[:, :3], self.visual_tokens(batch["image"]), text[:, 3:]], axis=1)
-        shown = [Kind.TEXT] * 2 + [Kind.VISUAL] * config.visual_tokens + [Kind.TEXT] * 2
-        shown = jnp.where(batch["image_mask"][:, None], jnp.asarray(shown), Kind.PADDING)
-        first = jnp.full((len(prompt), 1), Kind.TEXT)
-        last = jnp.where(batch["prompt_mask"], Kind.TEXT, Kind.PADDING)
+        shown = (
+            [TokenKind.TEXT] * 2 + [TokenKind.VISUAL] * config.visual_tokens + [TokenKind.TEXT] * 2
+        )
+        shown = jnp.where(batch["image_mask"][:, None], jnp.asarray(shown), TokenKind.PADDING)
+        first = jnp.full((len(prompt), 1), TokenKind.TEXT)
+        last = jnp.where(batch["prompt_mask"], TokenKind.TEXT, TokenKind.PADDING)
         return x, jnp.concatenate([first, shown, last], axis=1).astype(jnp.int32)
 
     def encode(self, batch: Batch) -> tuple[Array, Array, Array]:
