@@ -6,6 +6,7 @@ again, and checked against it. Nothing in such a file is ever run or unpickled.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import pathlib
@@ -70,10 +71,7 @@ def save_experts(
         "format": FORMAT,
         "omni_smola": omni_smola.__version__,
         "backbone": _backbone(model),
-        "experts": [
-            {"method": one.method, "config": one.config, "paths": list(one.paths)}
-            for one in attached(model)
-        ],
+        "experts": _described(model),
         "parameters": sum(leaf.size for leaf in tensors.values()),
     }
     text = _text(own, card or {})
@@ -120,6 +118,8 @@ def load_experts(path: str | os.PathLike[str], model: nnx.Module, *, check: bool
     if fresh:
         _attach(path, card, model, found)
     check_parameters(path, expert_parameters(model), found)
+    if not fresh:
+        _check_configs(path, _described(model), card["experts"])
     put_parameters(model, found)
     return card
 
@@ -156,6 +156,13 @@ def _write(path: pathlib.Path, tensors: dict[str, jax.Array], text: str) -> None
             f"The experts cannot be written to {path} ({first_line(error)}): make room there, or "
             "choose another folder."
         ) from error
+
+
+def _described(model: nnx.Module) -> list[Card]:
+    return [
+        {"method": one.method, "config": one.config, "paths": list(one.paths)}
+        for one in attached(model)
+    ]
 
 
 def _backbone(model: nnx.Module) -> dict[str, Any]:
@@ -262,6 +269,19 @@ def _attach(
 def _with_experts(model: nnx.Module, experts: list[Attached]) -> nnx.Module:
     attach_again(model, experts, rngs=nnx.Rngs(0))
     return model
+
+
+def _check_configs(path: pathlib.Path, here: list[Card], there: list[Card]) -> None:
+    """Raises UserError unless the same numbers mean the same: LoRA's alpha is in no shape."""
+    if here == there:
+        return
+    one, other = next(
+        pair for pair in itertools.zip_longest(there, here, fillvalue={}) if pair[0] != pair[1]
+    )
+    raise UserError(
+        f"The experts in {path} are {json.dumps(one)}, but the model has {json.dumps(other)}: load "
+        "them into a model without experts, or attach those that the card describes (read_card)."
+    )
 
 
 def check_parameters(

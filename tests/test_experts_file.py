@@ -166,6 +166,18 @@ def test_other_experts_are_refused(saved, make_pali, tmp_path):
     assert "unexpected more." in told(path, tuned(make_pali()))
 
 
+def test_what_no_shape_shows_must_agree_too(make_pali, tmp_path):
+    def model(alpha):
+        bare = make_pali()
+        smola.attach_experts(bare, smola.LoraConfig(2, alpha), "encoder/.*", rngs=nnx.Rngs(0))
+        return bare
+
+    smola.save_experts(tmp_path / "a.safetensors", model(4.0))
+    said = told(tmp_path / "a.safetensors", model(16.0))
+    assert '"alpha": 4.0' in said and "but the model has" in said and '"alpha": 16.0' in said
+    smola.load_experts(tmp_path / "a.safetensors", model(4.0))
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

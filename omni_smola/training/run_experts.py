@@ -9,7 +9,6 @@ import ml_collections
 from flax import nnx
 
 from omni_smola.errors import UserError, first_line
-from omni_smola.experts.methods import attached
 from omni_smola.experts.values import expert_parameters, put_parameters
 from omni_smola.experts_file import check_backbone, check_parameters
 from omni_smola.models import backbones, build
@@ -26,7 +25,7 @@ def load_run_experts(
 
     Args:
       workdir: of a run of `python -m omni_smola.main`.
-      model: the run's backbone, of `load_backbone`, without experts or with the same ones.
+      model: the run's backbone, of `load_backbone`, without experts.
       step: of the checkpoint; 0 is the newest that is whole.
       check: whether the backbone must be the run's, see `load_experts`.
 
@@ -34,9 +33,14 @@ def load_run_experts(
       The step.
 
     Raises:
-      UserError: there is no such checkpoint, it is damaged, it belongs to another backbone or to
-        other experts, or the run trained something else than experts on a backbone.
+      UserError: there is no such checkpoint, it is damaged, it belongs to another backbone, the
+        model has experts, or the run trained something else than experts on a backbone.
     """
+    if expert_parameters(model):
+        raise UserError(
+            "The model has experts, but those of a run are attached as its config says: give "
+            "load_run_experts a fresh model of load_backbone."
+        )
     folder = pathlib.Path(workdir).expanduser() / "checkpoints"
     steps = _steps(folder, step)
     path = folder / str(steps[0])
@@ -52,16 +56,14 @@ def load_run_experts(
     if check:
         name, _, fingerprint = identity["backbone"].rpartition(" ")
         check_backbone(path, {"name": name, "fingerprint": fingerprint}, model)
-    if not attached(model):
-        graphdef, state = nnx.split(model)
-        trial = nnx.eval_shape(lambda: _with_experts(nnx.merge(graphdef, state), identity))
-        check_parameters(path, expert_parameters(trial), found)
-        _with_experts(model, identity)
-    wanted = expert_parameters(model)
+    graphdef, state = nnx.split(model)
+    tuned = _with_experts(nnx.merge(graphdef, state), identity)
+    wanted = expert_parameters(tuned)
     check_parameters(path, wanted, found)
     step, restored = restoring.first_whole(
         str(folder), steps, {"trainable": nest(wanted)}, {}, _tell, put_aside=False
     )
+    _with_experts(model, identity)
     put_parameters(model, paths(restored["trainable"]))
     return step
 
