@@ -20,6 +20,7 @@ def bare():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimized")  # random weights have the bits of a user's run
 def test_a_run_becomes_a_file(trained, bare, tmp_path):
     workdir, _ = trained
     model, again = bare(), bare()
@@ -41,6 +42,7 @@ def test_a_run_becomes_a_file(trained, bare, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimized")  # random weights have the bits of a user's run
 def test_what_does_not_belong_together_is_refused(trained, bare, tmp_path, capsys):
     workdir, _ = trained
     other = smola.load_backbone("tiny", weights="random", resolution=24, seed=1)
