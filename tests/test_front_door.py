@@ -38,12 +38,11 @@ references = [[colour] for colour in done["colours"]]
 print(smola.METRICS["exact_match"](answers, references)["exact_match"])
 
 again = smola.load_backbone("tiny")
-before = smola.generate(again, batch)
 card = smola.load_experts("french.safetensors", again)
 assert card["backbone"]["name"] == "tiny" and card["notes"] == "three colours in French"
 for path, value in expert_parameters(model).items():
     np.testing.assert_array_equal(value, expert_parameters(again)[path])
-assert smola.generate(again, batch) == answers != before
+assert smola.generate(again, batch) == answers
 assert not {"tensorflow", "seqio", "ml_collections"} & set(sys.modules)  # nor imported
 """
 
