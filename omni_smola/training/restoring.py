@@ -120,12 +120,6 @@ def identity_of(path: str | os.PathLike) -> dict[str, Any]:
     return _json(os.fspath(path), "identity")
 
 
-def shapes(path: str | os.PathLike, item: str = "trainable") -> dict[str, Any]:
-    """The shapes and dtypes of an item of a checkpoint, "a/b" -> their description."""
-    with ocp.StandardCheckpointer() as checkpointer:
-        return trees.paths(checkpointer.metadata(epath.Path(path) / item).item_metadata)
-
-
 def _read(
     path: str, like: Mapping[str, Any], identity: Mapping[str, Any]
 ) -> tuple[dict[str, Any], str]:

@@ -10,7 +10,7 @@ from flax import nnx
 
 from omni_smola.errors import UserError, first_line
 from omni_smola.experts.values import expert_parameters, put_parameters
-from omni_smola.experts_file import check_backbone, check_parameters
+from omni_smola.experts_file import check_backbone
 from omni_smola.models import backbones, build
 from omni_smola.training import restoring
 from omni_smola.trees import nest, paths
@@ -21,7 +21,7 @@ def load_run_experts(
 ) -> int:
     """Reads the experts that a run has trained into a model, in place.
 
-    `save_experts` then writes them to a file, which is a hundredth of a workdir.
+    `save_experts` then writes them to a file.
 
     Args:
       workdir: of a run of `python -m omni_smola.main`.
@@ -46,7 +46,6 @@ def load_run_experts(
     path = folder / str(steps[0])
     try:
         identity = restoring.identity_of(path)
-        found = restoring.shapes(path)
     except Exception as error:  # Orbax and TensorStore raise nearly everything
         raise UserError(
             f"The checkpoint {path} cannot be read ({first_line(error)}): name an earlier one by "
@@ -58,11 +57,8 @@ def load_run_experts(
         check_backbone(path, {"name": name, "fingerprint": fingerprint}, model)
     graphdef, state = nnx.split(model)
     tuned = _with_experts(nnx.merge(graphdef, state), identity)
-    wanted = expert_parameters(tuned)
-    check_parameters(path, wanted, found)
-    step, restored = restoring.first_whole(
-        str(folder), steps, {"trainable": nest(wanted)}, {}, _tell, put_aside=False
-    )
+    wanted = {"trainable": nest(expert_parameters(tuned))}
+    step, restored = restoring.first_whole(str(folder), steps, wanted, {}, _tell, put_aside=False)
     _with_experts(model, identity)
     put_parameters(model, paths(restored["trainable"]))
     return step
@@ -86,13 +82,13 @@ def _steps(folder: pathlib.Path, step: int) -> list[int]:
 
 def _check_trained(path: pathlib.Path, identity: dict[str, Any]) -> None:
     """Raises UserError unless a run trained experts that are attached to a backbone."""
-    method, encoders = identity["experts"]["method"], identity["vision"]["encoders"]
+    method, encoders = identity["experts"]["method"], identity.get("vision", {}).get("encoders")
     if encoders:
         raise UserError(
             f"The checkpoint {path} has a mixture of the vision experts {encoders}, which is a "
             "part of its model: evaluate it, or ask it, by python -m omni_smola.main."
         )
-    if method == "full" or (method == "none" and not identity["language"]["experts"]):
+    if method == "full" or (method == "none" and not _language(identity)["experts"]):
         raise UserError(
             f"The checkpoint {path} is of a run with experts.method={method}, which trains no "
             "experts: give the workdir of one with smola, lora or adapter."
@@ -100,13 +96,17 @@ def _check_trained(path: pathlib.Path, identity: dict[str, Any]) -> None:
 
 
 def _with_experts(model: Any, identity: dict[str, Any]) -> nnx.Module:
-    experts, language = (
-        ml_collections.ConfigDict(identity[name]) for name in ("experts", "language")
-    )
+    experts = ml_collections.ConfigDict(identity["experts"])
+    language = ml_collections.ConfigDict(_language(identity))
     where = backbones.expert_paths(model.config)
     build.attach_experts(model, experts, nnx.Rngs(0), where)
     build.attach_language_experts(model, language, nnx.Rngs(0))
     return model
+
+
+def _language(identity: dict[str, Any]) -> dict[str, Any]:
+    """The config of language experts, which the oldest checkpoints do not have."""
+    return identity.get("language") or {"experts": 0}
 
 
 def _tell(text: str) -> None:
