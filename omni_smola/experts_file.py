@@ -117,7 +117,7 @@ def load_experts(path: str | os.PathLike[str], model: nnx.Module, *, check: bool
     fresh = not expert_parameters(model)
     if fresh:
         _attach(path, card, model, found)
-    check_parameters(path, expert_parameters(model), found)
+    _check_parameters(path, expert_parameters(model), found)
     if not fresh:
         _check_configs(path, _described(model), card["experts"])
     put_parameters(model, found)
@@ -262,7 +262,7 @@ def _attach(
         trial = nnx.eval_shape(lambda: _with_experts(nnx.merge(graphdef, state), experts))
     except UserError as error:
         raise UserError(f"The experts in {path} do not fit this model: {error}") from error
-    check_parameters(path, expert_parameters(trial), found)
+    _check_parameters(path, expert_parameters(trial), found)
     _with_experts(model, experts)
 
 
@@ -284,7 +284,7 @@ def _check_configs(path: pathlib.Path, here: list[Card], there: list[Card]) -> N
     )
 
 
-def check_parameters(
+def _check_parameters(
     path: pathlib.Path, wanted: Mapping[str, Any], found: Mapping[str, Any]
 ) -> None:
     """Raises UserError unless a file has the parameters of a model's experts.
