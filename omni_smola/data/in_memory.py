@@ -55,8 +55,8 @@ def make_batch(
 
     Returns:
       image (b, side, side, 3) uint8, image_mask (b,) bool, prompt (b, p) int32, prompt_mask (b, p)
-      bool; where a frame stands before prompts, frame (b, 3) int32, see
-        `omni_smola.data.framing`; with targets also target (b, t) int32 and target_mask (b, t) bool.
+      bool; where a frame stands before prompts, frame (b, 3) int32, see `omni_smola.data.framing`;
+      with targets also target (b, t) int32 and target_mask (b, t) bool.
 
     Raises:
       UserError: lists of different lengths or none at all, an image that cannot be read, or a model

@@ -17,8 +17,8 @@ def resolve(init: str) -> pathlib.Path:
     """The local file or folder that `init` names.
 
     `hf://OWNER/REPO`, or `hf://OWNER/REPO@REVISION` for a branch, tag or commit, is downloaded by
-    huggingface_hub into its cache, or found there: safetensors, JSON and tokenizer files and chat templates alone.
-    Anything else is a local path.
+    huggingface_hub into its cache, or found there: safetensors, JSON and tokenizer files
+    and chat templates alone. Anything else is a local path.
 
     Raises:
       UserError: no such path; a name that is no repository's; huggingface_hub is not installed; the

@@ -27,7 +27,7 @@ def test_the_backbone_of_the_package(dtype):
         assert x.dtype == dtype
         np.testing.assert_array_equal(x, stored[path].astype(dtype))
     assert model.options.precision.dtype == dtype
-    assert origin(model) == Origin("tiny", "", dtype, 96, 3072, "shipped")
+    assert origin(model) == Origin("tiny", "", dtype, 96, 3072, "shipped", "eos")
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_drawn_weights_follow_from_the_seed():
     first, other = map(weights, models)
     assert all(x.dtype == jnp.float32 and np.isfinite(x).all() for x in first.values())
     assert (first["embedding"] != other["embedding"]).any()
-    assert origin(models[0]) == Origin("small", "random", "float32", 24, 40, "")
+    assert origin(models[0]) == Origin("small", "random", "float32", 24, 40, "", "eos")
 
 
 @pytest.mark.usefixtures("small")
