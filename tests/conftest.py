@@ -164,6 +164,19 @@ class Command:
                 self._server = forks.Server(self._socket, self._env)
         return self._server.start(arguments, stdout, env)
 
+    def after(
+        self, code: str, *arguments: str, env: Mapping[str, str] = MappingProxyType({})
+    ) -> subprocess.Popen:
+        """Starts a process of its own that runs `code` before the command line."""
+        return subprocess.Popen(
+            [sys.executable, "-c", f"{code}\nfrom omni_smola import main\nmain.cli()", *arguments],
+            cwd=ROOT,
+            env=self._env | env,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
     def close(self) -> None:
         """Ends the process that is forked."""
         if self._server is not None:

@@ -17,6 +17,20 @@ from .conftest import MICRO_RUN, MICRO_STEPS, QUICKLY, ROOT, assert_same_checkpo
 
 pytestmark = pytest.mark.slow
 QUICK = ("--config.eval.baseline=False", "--config.log_every=1")
+# Once there is a pipe `hang` beside an image, reading the image waits for it.
+HANGING_READS = """
+from omni_smola.data import images
+
+read_file = images.read_file
+
+def hanging(path, *rest):
+    pipe = path.parent / "hang"
+    if pipe.exists():
+        pipe.read_bytes()
+    return read_file(path, *rest)
+
+images.read_file = hanging
+"""
 
 
 @contextlib.contextmanager
@@ -223,14 +237,12 @@ def own_data(folder: pathlib.Path, workdir: pathlib.Path) -> tuple[str, ...]:
 
 
 def test_a_read_that_never_returns_is_ended_with_all_stack_traces(folder, command, tmp_path):
-    """Images become pipes that nobody writes to: a network file system that does not answer."""
+    """Reading waits for a pipe that nobody writes to: a network file system that hangs."""
     arguments = own_data(folder, tmp_path / "run")
     many = ("--config.steps=100000", "--config.faults.watchdog_minutes=0.25")
-    with command.start(*arguments, *many, env=QUICKLY) as process:
+    with command.after(HANGING_READS, *arguments, *many, env=QUICKLY) as process:
         lines_until(process, "step 5/")
-        for image in (folder / "img").iterdir():
-            image.unlink()
-            os.mkfifo(image)
+        os.mkfifo(folder / "img" / "hang")
         status, told = rest(process)
     assert status == 1, told
     assert "no progress in the batch of step" in told and "watchdog_minutes" in told

@@ -81,7 +81,7 @@ def sentence(error: UserError) -> bool:
 
 
 def test_training_evaluation_and_prediction_agree_about_them(tmp_path):
-    from omni_smola.data import ask, tasks
+    from omni_smola.data import ask, framing, tasks
     from omni_smola.data import vocabulary as vocabularies
     from omni_smola.data.damage import Damage
     from omni_smola.data.pipeline import eval_batches, train_batches
@@ -106,7 +106,9 @@ def test_training_evaluation_and_prediction_agree_about_them(tmp_path):
     kept = trained["image"][trained["image_mask"]]
     assert sorted(i.tobytes() for i in kept) == sorted(i.tobytes() for i in whole.values())
 
-    common = dict(vocabulary=vocabularies.load(None), prompt_length=8, resolution=SIDE)
+    common = dict(
+        framing=framing.load("auto", vocabularies.load(None)), prompt_length=8, resolution=SIDE
+    )
     for name in names:
         try:
             asked = ask.make_batch(str(tmp_path / name), "what?", **common)["image"][0]

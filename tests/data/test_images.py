@@ -63,8 +63,9 @@ def test_every_entrance_gives_the_same_pixels(tmp_path, monkeypatch):
     (trained,) = prepared.load_batches(tmp_path / "odd.npz")
     assert sorted(image.tobytes() for image in trained["image"]) == wanted
 
-    framed = framing.load("auto", vocabularies.load(None))
-    common = dict(framing=framed, prompt_length=8, resolution=SIDE)
+    common = dict(
+        framing=framing.load("auto", vocabularies.load(None)), prompt_length=8, resolution=SIDE
+    )
     for name, image in evaluated.items():
         asked = ask.make_batch(str(folder / name), "what?", **common)
         np.testing.assert_array_equal(asked["image"][0], image, err_msg=name)
@@ -254,11 +255,11 @@ def test_a_limit_reaches_training_evaluation_and_prediction(write_folder):
     with pytest.raises(UserError, match=r"line 1: .*limit of 799"):
         tasks.register({"limit": str(path)}, max_pixels=799)
     tasks.register({"limit": str(path)})
-    framed = framing.load("auto", vocabularies.load(None))
+    frame = framing.load("auto", vocabularies.load(None))
     for use in (
         lambda: next(train_batches({"limit": 1.0}, seed=0, **many)),
         lambda: next(eval_batches("limit", "validation", **many)),
-        lambda: ask.make_batch(str(path / "a.png"), "x", framing=framed, **sizes),
+        lambda: ask.make_batch(str(path / "a.png"), "x", framing=frame, **sizes),
     ):
         with pytest.raises(UserError, match=r"a\.png.* 40 x 20 = 800 .*limit of 799.*max_pixels"):
             use()

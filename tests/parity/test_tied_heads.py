@@ -9,7 +9,6 @@ import shutil
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from safetensors.torch import save_model
 
 from omni_smola.errors import UserError
 from omni_smola.pretrained import gemma, llama
@@ -18,6 +17,7 @@ from . import test_gemma, test_llama, test_paligemma, test_t5, test_t5gemma2
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+save_model = pytest.importorskip("safetensors.torch").save_model
 
 SECOND = test_gemma.SECOND
 # Family -> (writes its tied model, the class that reads it, embedding's names, head's names).

@@ -4,6 +4,7 @@ import json
 import os
 
 from omni_smola.data.builders.official import prepared_from
+from omni_smola.data.builders.official.either import Either
 from omni_smola.data.builders.official.files import SourceFile
 
 ANNOTATIONS = SourceFile("set/answers.json", "a page")
@@ -32,6 +33,17 @@ def test_changed_files_are_said_and_touched_ones_are_not(downloads, tmp_path, ca
     assert changed() == ["set/photos/"]
     (tmp_path / "official_files.json").write_text("{")
     assert changed() == []
+
+
+def test_a_file_counts_by_the_name_that_it_has(downloads, tmp_path):
+    either = Either("set/new.json", "a page", others=("set/old.json",))
+    downloads.write("set/old.json", ["red"])
+    prepared_from.note(tmp_path, downloads.folder, [either])
+    assert prepared_from.tell_changes("set", tmp_path, downloads.folder, [either]) == []
+    downloads.write("set/old.json", ["sky"])
+    assert prepared_from.tell_changes("set", tmp_path, downloads.folder, [either]) == [
+        "set/new.json"
+    ]
 
 
 def test_a_prepared_dataset_says_that_its_files_have_changed(downloads, source, capsys):

@@ -17,12 +17,7 @@ class Either(SourceFile):
     others: tuple[str, ...] = ()
 
     def found(self, folder: Path) -> Path | None:
-        """Where it is below the download folder; None where it is not."""
-        for path in (self.path, *self.others):
-            if SourceFile(path, self.origin).is_in(folder):
-                return folder / path
-        return None
-
-    def is_in(self, folder: Path) -> bool:
-        """Whether it is there by one of its paths."""
-        return self.found(folder) is not None
+        """Where it is below the download folder, by any of its paths; None where it is not."""
+        names = (self.path, *self.others)
+        places = (SourceFile(name, self.origin).found(folder) for name in names)
+        return next((place for place in places if place is not None), None)

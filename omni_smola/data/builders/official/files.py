@@ -38,10 +38,14 @@ class SourceFile:
     path: str
     origin: str
 
+    def found(self, folder: Path) -> Path | None:
+        """Where it is below the download folder; None where it is not."""
+        path = folder / self.path
+        return path if (path.is_dir() if self.path.endswith("/") else path.is_file()) else None
+
     def is_in(self, folder: Path) -> bool:
         """Whether it is there."""
-        path = folder / self.path
-        return path.is_dir() if self.path.endswith("/") else path.is_file()
+        return self.found(folder) is not None
 
 
 def missing_files(name: str, folder: Path, files: Sequence[SourceFile]) -> UserError | None:

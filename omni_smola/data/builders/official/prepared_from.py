@@ -27,7 +27,7 @@ def note(prepared: str | os.PathLike, folder: Path, files: Iterable[SourceFile])
       files: those of the dataset; missing ones are left out.
     """
     there = _there(folder, files)
-    found = {file.path: _state(folder, file) | _digest(folder, file) for file in there}
+    found = {name: _state(path) | _digest(path) for name, path in there.items()}
     (Path(prepared) / _NOTE).write_text(json.dumps(found, indent=1) + "\n")
 
 
@@ -46,9 +46,8 @@ def tell_changes(
         noted = json.loads((Path(prepared) / _NOTE).read_text())
     except (OSError, ValueError):
         return []
-    changed = [
-        file.path for file in _there(folder, files) if not _same(noted.get(file.path), folder, file)
-    ]
+    there = _there(folder, files)
+    changed = [name for name, path in there.items() if not _same(noted.get(name), path)]
     if changed:
         print(
             f"THE FILES OF {name} HAVE CHANGED since it was prepared: {', '.join(changed)} in "
@@ -59,30 +58,30 @@ def tell_changes(
     return changed
 
 
-def _there(folder: Path, files: Iterable[SourceFile]) -> list[SourceFile]:
-    return [file for file in dict.fromkeys(files) if file.is_in(folder)]
+def _there(folder: Path, files: Iterable[SourceFile]) -> dict[str, Path]:
+    """The files that are there: each by its first name, and where it was found."""
+    found = {file.path: file.found(folder) for file in files}
+    return {name: path for name, path in found.items() if path is not None}
 
 
-def _same(noted: Any, folder: Path, file: SourceFile) -> bool:
-    now = _state(folder, file)
+def _same(noted: Any, path: Path) -> bool:
+    now = _state(path)
     if not isinstance(noted, dict) or all(noted.get(key) == value for key, value in now.items()):
         return True
     # A folder's state is its names; a file of another date may have its old contents.
     if "size" not in now or noted.get("size") != now["size"]:
         return False
-    return noted.get("digest") == _digest(folder, file)["digest"]
+    return noted.get("digest") == _digest(path)["digest"]
 
 
-def _state(folder: Path, file: SourceFile) -> dict[str, Any]:
-    path = folder / file.path
+def _state(path: Path) -> dict[str, Any]:
     if path.is_dir():
         names = "\n".join(sorted(os.listdir(path)))
         return {"names": hashlib.sha256(os.fsencode(names)).hexdigest()}
     return {"size": path.stat().st_size, "date": path.stat().st_mtime_ns}
 
 
-def _digest(folder: Path, file: SourceFile) -> dict[str, str]:
-    path = folder / file.path
+def _digest(path: Path) -> dict[str, str]:
     if path.is_dir():
         return {}
     with open(path, "rb") as opened:
