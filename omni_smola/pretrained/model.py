@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from omni_smola.config_arguments import paths as paths_of
 from omni_smola.data import frames
 from omni_smola.errors import UserError
 from omni_smola.models import backbones
@@ -106,7 +107,7 @@ def _check_name(name: str, weights: str | None, named: bool) -> None:
         )
     if named:
         return
-    if "+" in name:
+    if len(paths_of(name)) > 1:
         raise UserError(
             f"{name!r} names two checkpoints, and their sizes follow from neither: name the size "
             f"too, as in load_backbone('so400m_t5_base', weights={name!r})."
