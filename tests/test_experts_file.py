@@ -16,6 +16,7 @@ import omni_smola as smola
 from omni_smola.errors import UserError
 from omni_smola.experts.attach import attach_to_linears
 from omni_smola.experts.values import expert_parameters, put_parameters
+from omni_smola.models.origin import Origin
 
 from .experts.test_methods import Doubled
 from .models.conftest import batch, make_pali, micro
@@ -277,3 +278,20 @@ def test_a_linear_of_another_model(tmp_path):
     assert card["backbone"]["name"] == "" and card["experts"][0]["paths"] == ["layers/1"]
     smola.load_experts(tmp_path / "a.safetensors", again)
     assert_same_bits(again, model)
+
+
+def test_experts_of_another_frame_are_refused(make_pali, tmp_path):
+    def framed(frame):
+        model = make_pali()
+        model.origin = Origin("micro", "", "float32", 24, 40, "", frame)
+        return model
+
+    card = smola.save_experts(tmp_path / "a.safetensors", tuned(framed("eos")))
+    assert card["backbone"]["frame"] == "eos"
+    other = framed("chatml")
+    with pytest.raises(UserError, match=r"\(frame 'eos' instead of 'chatml'\).*check=False"):
+        smola.load_experts(tmp_path / "a.safetensors", other)
+    assert not expert_parameters(other)
+    smola.load_experts(tmp_path / "a.safetensors", other, check=False)
+    smola.load_experts(tmp_path / "a.safetensors", framed("eos"))
+    smola.load_experts(tmp_path / "a.safetensors", make_pali())  # its frame is not known

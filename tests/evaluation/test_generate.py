@@ -5,11 +5,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from omni_smola.data import framing, vocabulary
 from omni_smola.errors import UserError
 from omni_smola.evaluation import decode, generate
 from omni_smola.evaluation.decode import Decoding
+from omni_smola.evaluation.evaluator import until_eos
 from omni_smola.experts.methods import attach_experts
 from omni_smola.experts.mole import MoleConfig
+from omni_smola.models.origin import Origin
 
 from ..models.conftest import batch, make_pali, micro
 
@@ -65,3 +68,23 @@ def test_mistakes_are_sentences(make_pali, batch):
         generate.generate_ids(make_pali(), batch, max_length=0)
     with pytest.raises(UserError, match="No tokenizer belongs to this model"):
         generate.generate(make_pali(), batch)
+
+
+@pytest.mark.parametrize("family", ["t5", "gemma", "vicuna"])
+def test_answers_end_and_read_as_in_prediction(make_pali, monkeypatch, family):
+    """Where the frame's own end is, without what stands before an answer."""
+    ids = {"bos": 7, "<start_of_turn>": 8, "<end_of_turn>": 9} if family == "gemma" else {"bos": 7}
+    model = make_pali()
+    fields = dict(frame="auto", family=family, frame_ids=tuple(ids.items()))
+    model.origin = Origin("micro", "", "float32", 24, 4000, "shipped", **fields)
+    theirs = framing.load("auto", vocabulary.load(), family, ids)
+    answer = theirs.answer("two cars")
+    assert answer[-1] == theirs.end_id == (9 if family == "gemma" else 1)
+    rows = np.array([[*answer, 44, 45], [*theirs.answer("a")[:-1], *[0] * 20][: len(answer) + 2]])
+    asked = []
+    monkeypatch.setattr(
+        generate, "generate_ids", lambda *a, eos_id, **k: asked.append(eos_id) or rows
+    )
+    texts = generate.generate(model, {}, max_length=9)
+    assert texts == ["two cars", "a"] and asked == [theirs.end_id]
+    assert texts == [theirs.text(until_eos(row, theirs.end_id)) for row in rows]

@@ -66,9 +66,16 @@ def test_a_file_of_ours_and_another_resolution(make_pali, tmp_path):
         ("hf://a", {"weights": "random"}, "was given the checkpoint 'hf://a' and weights='random'"),
         ("hf://a/b+hf://c/d", {}, "names two checkpoints.*so400m_t5_base"),
         ("tiny", {"dtype": "float16"}, "dtype is 'float16': choose float32 or bfloat16"),
+        ("tiny", {"frame": "haiku"}, "There is no frame of prompts called 'haiku'"),
         ("tiny", {"weights": "nowhere.safetensors"}, "There is no backbone file nowhere"),
     ],
 )
 def test_mistakes_are_sentences(name, how, said):
     with pytest.raises(UserError, match=said):
         load_backbone(name, **how)
+
+
+def test_a_folder_with_a_plus_sign_is_one_checkpoint(tmp_path):
+    (tmp_path / "C++").mkdir()
+    with pytest.raises(UserError, match=r"There is no .*C\+\+/config\.json: give"):
+        load_backbone(str(tmp_path / "C++"))

@@ -49,6 +49,10 @@ def test_what_does_not_belong_together_is_refused(trained, bare, tmp_path, capsy
     with pytest.raises(UserError, match=r"were trained on another backbone \(fingerprint '"):
         smola.load_run_experts(workdir, other)
     assert not expert_parameters(other)
+    other = smola.load_backbone("tiny", weights="random", resolution=24, frame="newline")
+    with pytest.raises(UserError, match=r"another backbone \(frame 'eos' instead of 'newline'\)"):
+        smola.load_run_experts(workdir, other)
+    assert not expert_parameters(other)
     with pytest.raises(UserError, match=r"no checkpoint of step 3 in .*: choose one of 40, 35"):
         smola.load_run_experts(workdir, bare(), step=3)
     with pytest.raises(UserError, match=r"There is no checkpoint in .*: give the workdir of a run"):
