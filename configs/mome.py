@@ -2,7 +2,7 @@
 
 Arguments after the colon, all optional; together they make every row of the paper's tables:
   backbone    tiny; vicuna_7b, the paper's; smollm2_135m or tinyllama_1b, which a laptop can run;
-              auto, any Llama whose sizes are in the config.json of --config.backbone.init
+              auto, any Llama or Gemma whose sizes are in the config.json of --config.backbone.init
   vision      three, or one of its encoders alone (semantic, spatial, reading; of the others
               clip_l14, dinov2_large or dinov2_small, pix2struct_base), or names joined by +, each
               published ViT at a resolution of its own where one is given: semantic+dinov2_small@168

@@ -8,16 +8,17 @@ import difflib
 import os
 import re
 from collections.abc import Sequence
-from typing import Any
-
-import ml_collections
+from typing import TYPE_CHECKING, Any
 
 from omni_smola.errors import UserError
+
+if TYPE_CHECKING:
+    import ml_collections
 
 _ESCAPED = re.compile(r"\\([,+\\])")
 
 
-def parse_arg(arg: str | None, **fields: Any) -> ml_collections.ConfigDict:
+def parse_arg(arg: str | None, **fields: Any) -> "ml_collections.ConfigDict":
     """Parses `name=value,name=value` after a config's colon.
 
     Args:
@@ -31,6 +32,8 @@ def parse_arg(arg: str | None, **fields: Any) -> ml_collections.ConfigDict:
     Raises:
       UserError: an unknown name, a text without "=", or a value of the wrong type.
     """
+    import ml_collections  # loading a backbone in Python needs `paths` alone
+
     values = ml_collections.ConfigDict(fields)
     for part in filter(None, _split(arg or "", ",")):
         name, equals, text = part.partition("=")

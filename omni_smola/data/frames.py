@@ -156,6 +156,14 @@ def named(name: str, family: str) -> Frame:
     return dataclasses.replace(frame, after=(EOS, *frame.after))
 
 
+def known_as(name: str, family: str) -> str:
+    """What a checkpoint calls the frame `named(name, family)`: one name for equal frames.
+
+    It is "eos" wherever the frame is the one that prompts had before there were frames.
+    """
+    return OLD if named(name, family) == named(OLD, family) else family if name == AUTO else name
+
+
 def divided(text: str, specials: Mapping[str, object]) -> Iterator[Part]:
     """A text as parts: special tokens, the longest first, and what stands between them."""
     start = place = 0

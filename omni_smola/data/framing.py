@@ -69,7 +69,7 @@ class Framing:
 
         Args:
           frame: the parts.
-          vocabulary: a seqio.Vocabulary.
+          vocabulary: see `load`.
           bos: id of the start token; None leaves it out.
           known: ids of parts that a vocabulary without them takes from the model.
           segments: of the vocabulary, where they are at hand.
@@ -218,13 +218,13 @@ def load(
 ) -> Framing:
     """The framing of a run.
 
-    Its `name` is that of the frame, or "chat_template" and a hash of what the template writes; and
-    "eos" wherever the frame is the one that prompts had before there were frames.
+    Its `name` is that of the frame, see `frames.known_as`, or "chat_template" and a hash of what
+    the template writes.
 
     Args:
       name: one of `frames.NAMES`. `auto` is the chat template of a language model's folder if there
         is one, and otherwise what the family was trained with.
-      vocabulary: a seqio.Vocabulary.
+      vocabulary: a seqio.Vocabulary, or a tokenizer of `omni_smola.data.tokenizer`.
       family: a key of `frames.FRAMES`.
       ids: "bos", and special tokens, with the model's ids of them.
       folder: of the public checkpoint, if the backbone is one.
@@ -244,10 +244,7 @@ def load(
         frame = chat_template.read(template, segments, folder)
         known_as = f"chat_template {hashlib.sha256(repr(frame).encode()).hexdigest()[:8]}"
     else:
-        frame = frames.named(name, family)
-        known_as = family if name == frames.AUTO else name
-        if frame == frames.named(frames.OLD, family):
-            known_as = frames.OLD
+        frame, known_as = frames.named(name, family), frames.known_as(name, family)
     if language and name != frames.OLD and segments.begins is False:
         bos = None
     return Framing(frame, vocabulary, bos=bos, known=ids, segments=segments, name=known_as)

@@ -15,7 +15,7 @@
 import functools
 
 import numpy as np
-from PIL import Image, ImageCms, ImageFile
+from PIL import Image, ImageCms
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION
 
 from omni_smola.errors import UserError
@@ -26,8 +26,8 @@ _ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 _WHITE_IS_ZERO = 0  # a value of the TIFF tag PhotometricInterpretation
 
 
-def rgb(image: ImageFile.ImageFile) -> np.ndarray:
-    """Decodes an opened image: (h, w, 3) uint8, as stored, not turned.
+def rgb(image: Image.Image) -> np.ndarray:
+    """Decodes an opened image, or one in memory: (h, w, 3) uint8, as stored, not turned.
 
     Raises:
       UserError: the range of its values cannot be known.
@@ -47,9 +47,7 @@ def rgb(image: ImageFile.ImageFile) -> np.ndarray:
     return pixels
 
 
-def _converted(
-    part: Image.Image, whole: ImageFile.ImageFile, key: tuple[int, ...] | None
-) -> np.ndarray:
+def _converted(part: Image.Image, whole: Image.Image, key: tuple[int, ...] | None) -> np.ndarray:
     """Some rows of `whole` as (h, w, 3) uint8; key: the stored colour that is transparent."""
     if part.mode in (*_SIXTEEN, "I", "F"):
         return np.repeat(_grey(part, whole, key)[..., np.newaxis], 3, axis=2)
@@ -63,10 +61,11 @@ def _converted(
     return np.where((pixels == key).all(axis=2, keepdims=True), np.uint8(255), pixels)
 
 
-def _transparent(image: ImageFile.ImageFile) -> tuple[int, ...] | None:
+def _transparent(image: Image.Image) -> tuple[int, ...] | None:
     """The colour that is transparent: (value,) of 16-bit grey, (r, g, b) of what has 8 bits."""
     key = image.info.get("transparency")
-    rawmode = str(image.tile[0].args) if image.tile else ""
+    tile = getattr(image, "tile", None)  # of an image in memory there is none
+    rawmode = str(tile[0].args) if tile else ""
     if image.mode in _SIXTEEN and isinstance(key, int):
         return (key,)
     if image.mode == "RGB" and isinstance(key, tuple):
@@ -86,7 +85,7 @@ def _on_white(pixels: np.ndarray) -> np.ndarray:
     return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
-def _grey(part: Image.Image, whole: ImageFile.ImageFile, key: tuple[int, ...] | None) -> np.ndarray:
+def _grey(part: Image.Image, whole: Image.Image, key: tuple[int, ...] | None) -> np.ndarray:
     """Grey of more than 8 bits: (h, w) uint8."""
     values, tags = np.asarray(part), getattr(whole, "tag_v2", {})
     if part.mode == "F":
@@ -101,7 +100,7 @@ def _grey(part: Image.Image, whole: ImageFile.ImageFile, key: tuple[int, ...] | 
     return grey if key is None else np.where(values == key[0], np.uint8(255), grey)
 
 
-def _check_range(image: ImageFile.ImageFile) -> None:
+def _check_range(image: Image.Image) -> None:
     """Refuses 32-bit integers and floats that may mean anything."""
     low, high = image.getextrema()
     if image.mode == "F":

@@ -76,6 +76,17 @@ def decode(encoded: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     return _attempt(lambda file: _decoded(file, max_pixels), io.BytesIO(encoded))
 
 
+def of_pillow(image: Image.Image, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The pixels of a Pillow image, as `decode` gives those of a file."""
+    _check_pixels(image, max_pixels)
+    try:
+        return _turned(image)
+    except UserError:
+        raise
+    except Exception as error:  # one whose file is not yet decoded
+        raise UserError(_said(error)) from error
+
+
 def size(source: bytes | BinaryIO, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """(width, height) of an image as displayed, from its header.
 
@@ -145,6 +156,10 @@ def _decoded(file: BinaryIO, max_pixels: int) -> np.ndarray:
     if image.format == "ICO":  # whose header does not bind the image inside
         image.load()
         _check_pixels(image, max_pixels)
+    return _turned(image)
+
+
+def _turned(image: Image.Image) -> np.ndarray:
     pixels = image_modes.rgb(image)
     turned = _TURNED.get(_orientation(image))
     return pixels if turned is None else np.ascontiguousarray(turned(pixels))
@@ -187,7 +202,7 @@ def _opened(file: BinaryIO, max_pixels: int) -> ImageFile.ImageFile:
     raise UserError(f"it is not an image in a format that is read ({', '.join(FORMATS)})")
 
 
-def _orientation(image: ImageFile.ImageFile) -> int:
+def _orientation(image: Image.Image) -> int:
     """1 to 8 as in EXIF; 1 for what is said wrongly, or done already."""
     if image.format == "TIFF":  # turned by Pillow when it is opened and loaded
         return 1
@@ -208,7 +223,7 @@ def check_bytes(count: int, max_pixels: int = MAX_PIXELS) -> None:
         )
 
 
-def _check_pixels(image: ImageFile.ImageFile, max_pixels: int) -> None:
+def _check_pixels(image: Image.Image, max_pixels: int) -> None:
     width, height = image.size
     if width < 1 or height < 1:
         raise UserError(f"it has {width} x {height} pixels")

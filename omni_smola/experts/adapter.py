@@ -33,6 +33,7 @@ class Adapter(nnx.Module):
     """The adapter's residual; float32 parameters."""
 
     def __init__(self, config: AdapterConfig, d_model: int, *, rngs: nnx.Rngs):
+        self.config = config
         width = config.rank
         lecun = nnx.initializers.lecun_normal()
         self.down = ExpertParam(lecun(rngs.params(), (d_model, width)))

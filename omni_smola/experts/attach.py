@@ -15,9 +15,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
+import jax.core
 from flax import nnx
 
 from omni_smola.errors import UserError
+from omni_smola.quick_jit import quick_jit
 
 Array = jax.Array
 Residual = Callable[[Array, Array], Mapping[str, Array]]
@@ -162,7 +164,8 @@ def attach_to_linears(
       model: a built model, concrete or abstract.
       patterns: regular expressions for whole paths.
       make: (d_in, outputs: {name: width}, rngs=...) -> module (x, kinds) -> {name: residual}; where
-        routed, it also takes `prefix`: whether tokens may be `Kind.TARGET`, which never dispatch.
+        routed, it also takes `prefix`: whether tokens may be `TokenKind.TARGET`, which never
+        dispatch.
       rngs: where the experts' initial values come from.
       routed: whether the experts mix tokens (Soft MoE does). Such may not sit on a linear that says
         causal=True; causal="prefix" says that what its input holds of the answer is marked TARGET,
@@ -261,10 +264,31 @@ def _d_in(module: nnx.Module) -> int:
 
 
 def _stacked(make: Callable[..., nnx.Module], layers: int | None, rngs: nnx.Rngs) -> nnx.Module:
-    if layers is None:
-        return make(rngs=rngs)
-    build = nnx.vmap(lambda rngs: make(rngs=rngs), in_axes=0, out_axes=0, axis_size=layers)
-    return nnx.split_rngs(splits=layers)(build)(rngs)
+    def made(rngs: nnx.Rngs) -> nnx.Module:
+        if layers is None:
+            return make(rngs=rngs)
+        build = nnx.vmap(lambda rngs: make(rngs=rngs), in_axes=0, out_axes=0, axis_size=layers)
+        return nnx.split_rngs(splits=layers)(build)(rngs)
+
+    return _drawn(made, rngs)
+
+
+def _drawn(made: Callable[[nnx.Rngs], nnx.Module], rngs: nnx.Rngs) -> nnx.Module:
+    """`made(rngs)`, outside of traces as one program: many small ones compile slowly."""
+    rngs_graph, rngs_state = nnx.split(rngs)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(rngs_state)):
+        return made(rngs)
+    structure = []
+
+    def draw(rngs_state: nnx.State) -> tuple[nnx.State, nnx.State]:
+        rngs = nnx.merge(rngs_graph, rngs_state)
+        graph, state = nnx.split(made(rngs))
+        structure.append(graph)
+        return state, nnx.state(rngs)
+
+    state, after = quick_jit(draw)(rngs_state)
+    nnx.update(rngs, after)
+    return nnx.merge(structure[0], state)
 
 
 def _check_used(patterns: Sequence[str], used: set[str], paths: Sequence[str], what: str) -> None:

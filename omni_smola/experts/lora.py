@@ -38,6 +38,7 @@ class Lora(nnx.Module):
         self, config: LoraConfig, d_in: int, outputs: Mapping[str, int], *, rngs: nnx.Rngs
     ):
         self.config = config
+        self.names = tuple(outputs)
         lecun = nnx.initializers.lecun_normal()
         self.w_in = nnx.Dict(
             {name: ExpertParam(lecun(rngs.params(), (d_in, config.rank))) for name in outputs}

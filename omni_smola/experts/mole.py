@@ -25,7 +25,7 @@ from flax import nnx
 from omni_smola.errors import UserError
 from omni_smola.experts import token_blocks
 from omni_smola.experts.param import ExpertParam
-from omni_smola.kinds import Kind
+from omni_smola.token_kinds import TokenKind
 
 Array = jax.Array
 ROUTES = ("instance", "token", "both")
@@ -130,8 +130,8 @@ class Mole(nnx.Module):
         """The chosen experts' residual.
 
         Args:
-          x: (b, m, d). kinds: (b, m) of `Kind`; read by routing per token only, where padding goes
-            to no expert.
+          x: (b, m, d). kinds: (b, m) of `TokenKind`; read by routing per token only, where padding
+            goes to no expert.
 
         Returns:
           (b, m, d) in the dtype of x; 0 for padding if routed per token.
@@ -150,7 +150,9 @@ class Mole(nnx.Module):
         if self.config.route == "instance":
             y, chosen = self._bottleneck(x, expert), chosen[:, None]
         else:
-            y = self._by_token(x, jnp.where(kinds == Kind.PADDING, self.config.experts, expert))
+            y = self._by_token(
+                x, jnp.where(kinds == TokenKind.PADDING, self.config.experts, expert)
+            )
         return straight_through(y, chosen)
 
     def logits(self, x: Array) -> Array:

@@ -11,8 +11,8 @@ W_out starts at zero, so that the model begins as the bare backbone. One slot pe
 published configurations.
 
 In a decoder-only model (`prefix=True`) prompt and answer are one sequence. Slots are formed from
-the prompt alone: tokens of the answer, `Kind.TARGET`, combine as text does but never dispatch, so
-that nothing leaks from the future. Decoding token by token then needs what the slots read of the
+the prompt alone: tokens of the answer, `TokenKind.TARGET`, combine as text does but never dispatch,
+so that nothing leaks from the future. Decoding token by token then needs what the slots read of the
 prompt, (sum_s D[s,e] x_s) W_in_e: `record` keeps it, `recall` gives it back (see `attach`).
 """
 
@@ -26,8 +26,8 @@ from flax import nnx
 from omni_smola.errors import UserError
 from omni_smola.experts import soft_moe
 from omni_smola.experts.param import ExpertParam
-from omni_smola.kinds import Kind
 from omni_smola.spread import HIDDEN, OUT, SLOTS, WHOLE, WIDE, spread
+from omni_smola.token_kinds import TokenKind
 
 Array = jax.Array
 
@@ -93,13 +93,13 @@ def allowed_slots(kinds: Array, set_sizes: tuple[int, int, int]) -> Array:
     """Which token may use which slot.
 
     Args:
-      kinds: (b, m) int32 of `Kind`.
+      kinds: (b, m) int32 of `TokenKind`.
       set_sizes: experts in the visual, text and multimodal sets.
 
     Returns:
       (b, m, slots) bool.
     """
-    members = (kinds == Kind.VISUAL, kinds == Kind.TEXT, kinds != Kind.PADDING)
+    members = (kinds == TokenKind.VISUAL, kinds == TokenKind.TEXT, kinds != TokenKind.PADDING)
     return jnp.concatenate(
         [
             jnp.broadcast_to(member[:, :, None], (*kinds.shape, size))
@@ -126,7 +126,7 @@ class SmolaExperts(nnx.Module):
         prefix: bool = False,
         rngs: nnx.Rngs,
     ):
-        """prefix: whether tokens may be `Kind.TARGET`; without, nothing is spent on that rule."""
+        """prefix: whether tokens may be `TokenKind.TARGET`; else that rule costs nothing."""
         self.config = config
         self.names = tuple(outputs)
         self.prefix = prefix
@@ -177,13 +177,13 @@ class SmolaExperts(nnx.Module):
     def dispatch(self, logits: Array, kinds: Array) -> Array:
         """Dispatch weights (b, m, routers, slots) float32; an answer has none."""
         if self.prefix:
-            kinds = jnp.where(kinds == Kind.TARGET, Kind.PADDING, kinds)
+            kinds = jnp.where(kinds == TokenKind.TARGET, TokenKind.PADDING, kinds)
         return self._per_router(soft_moe.dispatch_weights(logits, self._allowed(kinds)))
 
     def combine(self, logits: Array, kinds: Array) -> Array:
         """Combine weights (b, m, routers, slots) float32; an answer's are those of text."""
         if self.prefix:
-            kinds = jnp.where(kinds == Kind.TARGET, Kind.TEXT, kinds)
+            kinds = jnp.where(kinds == TokenKind.TARGET, TokenKind.TEXT, kinds)
         sizes = self.config.set_sizes * self._routers
         return self._per_router(soft_moe.combine_weights(logits, sizes, self._allowed(kinds)))
 

@@ -3,7 +3,7 @@
 What stands before the answer is the prefix: the prompt in its frame, and an image where there is
 one (`data.frames`). It is read at once, causally or, as a prefix-LM, in both directions; the answer
 is causal. Every linear of the blocks says `causal="prefix"`: its input holds tokens of the answer,
-and they are marked `Kind.TARGET`.
+and they are marked `TokenKind.TARGET`.
 """
 
 import dataclasses
@@ -16,10 +16,10 @@ from flax import nnx
 
 from omni_smola.errors import UserError
 from omni_smola.experts import attach
-from omni_smola.kinds import Kind
 from omni_smola.models import gemma_layers, layers, prompts, t5
 from omni_smola.models.gemma_layers import Block, StackConfig
 from omni_smola.models.sentence_encoder import BertConfig, SentenceEncoder, embed_instruction
+from omni_smola.token_kinds import TokenKind
 
 Array = jax.Array
 Batch = dict[str, Array]
@@ -157,10 +157,10 @@ class Decoder(nnx.Module):
         """(b, 1, m, n) float32 each: of layers that see everything, and of sliding ones, if any."""
         key_positions, key_kinds = (x[:, None, None, :] for x in keys)
         query_positions, query_kinds = (x[:, None, :, None] for x in queries)
-        together = (key_kinds != Kind.TARGET) & (query_kinds != Kind.TARGET)
+        together = (key_kinds != TokenKind.TARGET) & (query_kinds != TokenKind.TARGET)
         together &= self.config.bidirectional
         seen = (key_positions <= query_positions) | together
-        full = jnp.where(seen & (key_kinds != Kind.PADDING), 0.0, layers.NEGATIVE)
+        full = jnp.where(seen & (key_kinds != TokenKind.PADDING), 0.0, layers.NEGATIVE)
         if not any(self.config.stack.sliding):
             return full, None
         window = gemma_layers.window_bias(
@@ -171,13 +171,13 @@ class Decoder(nnx.Module):
     def _decoding(self, cache: Cache, index: Array) -> tuple[Tokens, Tokens]:
         """Token `index` of the answer, and all that the cache holds or has room for."""
         prefix = self.tokens(cache["kinds"][0])
-        length = jnp.sum(prefix.kinds != Kind.PADDING, axis=1, keepdims=True, dtype=jnp.int32)
+        length = jnp.sum(prefix.kinds != TokenKind.PADDING, axis=1, keepdims=True, dtype=jnp.int32)
         start = length + self.config.first_position
         room = jnp.arange(cache["key"].shape[2])
-        kinds = jnp.where(room <= index, Kind.TARGET, Kind.PADDING).astype(jnp.int32)
+        kinds = jnp.where(room <= index, TokenKind.TARGET, TokenKind.PADDING).astype(jnp.int32)
         answer = Tokens(start + room, jnp.broadcast_to(kinds, (len(start), len(room))))
         keys = Tokens(*(jnp.concatenate(pair, axis=1) for pair in zip(prefix, answer, strict=True)))
-        return Tokens(start + index, jnp.full_like(start, Kind.TARGET)), keys
+        return Tokens(start + index, jnp.full_like(start, TokenKind.TARGET)), keys
 
     def _scan(self, step: Any, x: Array, xs: Any) -> tuple[Array, Any]:
         return self.stack.scan(step, x, xs, remat=self.options.remat, unroll=self.options.unroll)
@@ -245,7 +245,7 @@ class LanguageModel(nnx.Module):
         """
         instruction = self.instruction(batch)
         attach.set_instruction(self, instruction, batch.get("key"))
-        kinds = jnp.where(batch["prompt_mask"], Kind.TEXT, Kind.PADDING).astype(jnp.int32)
+        kinds = jnp.where(batch["prompt_mask"], TokenKind.TEXT, TokenKind.PADDING).astype(jnp.int32)
         text = self.embed(batch["prompt"]), kinds
         visual = self.visual_tokens(batch, instruction)
         if visual is None:
@@ -257,7 +257,7 @@ class LanguageModel(nnx.Module):
 
         target: (b, t - 1, d), the answer embedded but for its last token, which nothing follows.
         """
-        answer_kinds = jnp.full(target.shape[:2], Kind.TARGET, jnp.int32)
+        answer_kinds = jnp.full(target.shape[:2], TokenKind.TARGET, jnp.int32)
         hidden = self.decoder(
             jnp.concatenate([x, target], axis=1), jnp.concatenate([kinds, answer_kinds], axis=1)
         )
@@ -270,7 +270,7 @@ class LanguageModel(nnx.Module):
             table = self.embedding[...].astype(hidden.dtype)
             logits = jnp.einsum("btd,vd->btv", hidden, table, preferred_element_type=jnp.float32)
         else:
-            kinds = jnp.full(hidden.shape[:2], Kind.TARGET, jnp.int32)
+            kinds = jnp.full(hidden.shape[:2], TokenKind.TARGET, jnp.int32)
             logits = self.head(hidden, kinds)["logits"]
         logits, cap = logits.astype(jnp.float32), self.language.final_cap
         return logits if cap is None else cap * jnp.tanh(logits / cap)
@@ -308,7 +308,7 @@ class LanguageModel(nnx.Module):
 
 def last_token(x: Array, kinds: Array) -> Array:
     """(b, s, d) -> (b, 1, d), of the last token that is not padding."""
-    index = jnp.max(jnp.where(kinds != Kind.PADDING, jnp.arange(kinds.shape[1]), 0), axis=1)
+    index = jnp.max(jnp.where(kinds != TokenKind.PADDING, jnp.arange(kinds.shape[1]), 0), axis=1)
     return jnp.take_along_axis(x, index[:, None, None], axis=1)
 
 

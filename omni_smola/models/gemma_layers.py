@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from omni_smola.kinds import Kind
 from omni_smola.models import layers, t5
+from omni_smola.token_kinds import TokenKind
 
 Array = jax.Array
 LayerKind = dict[str, Array]
@@ -94,7 +94,7 @@ def layer_kinds(config: StackConfig) -> LayerKind:
 
 def token_positions(kinds: Array) -> Array:
     """(b, m) kinds -> (b, m) int32: how many tokens that are not padding stand before each."""
-    count = jnp.cumsum(kinds != Kind.PADDING, axis=1, dtype=jnp.int32)
+    count = jnp.cumsum(kinds != TokenKind.PADDING, axis=1, dtype=jnp.int32)
     return jnp.maximum(count - 1, 0)
 
 

@@ -1,8 +1,9 @@
 """Layers that all backbones share.
 
 Every linear map of a backbone is a `Projection`, called `projection(x, kinds)`: `kinds: (batch,
-tokens)` says what each token is (`omni_smola.kinds.Kind`). A plain projection ignores it; experts
-that replace one do not. Frozen weights are stored in `param_dtype`; activations are in `dtype`.
+tokens)` says what each token is (`omni_smola.token_kinds.TokenKind`). A plain projection ignores
+it; experts that replace one do not. Frozen weights are stored in `param_dtype`; activations are in
+`dtype`.
 """
 
 import dataclasses

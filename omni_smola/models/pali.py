@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from omni_smola.kinds import Kind
 from omni_smola.models import layers, t5, vit
 from omni_smola.models.sentence_encoder import BertConfig, SentenceEncoder, embed_instruction
 from omni_smola.models.t5_text import T5, Batch
+from omni_smola.token_kinds import TokenKind
 
 Array = jax.Array
 
@@ -96,5 +96,5 @@ class Pali(T5):
 
 def visual_kinds(image_mask: Array, tokens: int) -> Array:
     """(b,) bool -> (b, tokens) int32: visual, or padding where an example has no image."""
-    kinds = jnp.where(image_mask[:, None], Kind.VISUAL, Kind.PADDING)
+    kinds = jnp.where(image_mask[:, None], TokenKind.VISUAL, TokenKind.PADDING)
     return jnp.broadcast_to(kinds, (image_mask.shape[0], tokens)).astype(jnp.int32)

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from omni_smola.errors import UserError
-from omni_smola.kinds import Kind
 from omni_smola.models import layers
 from omni_smola.models.layers import Precision
 from omni_smola.models.vit import GELU
+from omni_smola.token_kinds import TokenKind
 
 Array = jax.Array
 
@@ -122,7 +122,7 @@ class Pix2Struct(nnx.Module):
         columns = jnp.maximum(sizes[:, 1:], 1)
         row = jnp.where(seen, place // columns + 1, 0)
         column = jnp.where(seen, place % columns + 1, 0)
-        kinds = jnp.where(seen, Kind.VISUAL, Kind.PADDING).astype(jnp.int32)
+        kinds = jnp.where(seen, TokenKind.VISUAL, TokenKind.PADDING).astype(jnp.int32)
         dtype = self.precision.dtype
         x = self.patch(patches.astype(dtype), kinds)["patch"]
         x = x + jnp.take(self.rows[...], row, axis=0).astype(dtype)

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from omni_smola.errors import UserError
-from omni_smola.kinds import Kind
 from omni_smola.models import layers, prompts
 from omni_smola.models.layers import Precision
+from omni_smola.token_kinds import TokenKind
 
 Array = jax.Array
 GELU = partial(jax.nn.gelu, approximate=False)
@@ -101,7 +101,7 @@ class SentenceEncoder(nnx.Module):
         embedded = self.words[...][tokens], self.positions[...][:length], self.types[...][0]
         x = self.norm(sum(part.astype(self.precision.dtype) for part in embedded))
         bias = layers.mask_bias(mask)
-        kinds = jnp.where(mask, Kind.TEXT, Kind.PADDING)
+        kinds = jnp.where(mask, TokenKind.TEXT, TokenKind.PADDING)
         x, _ = self.encoder.scan(lambda block, x, _: (block(x, bias, kinds), None), x)
         return mean_embedding(x, mask)
 

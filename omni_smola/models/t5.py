@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from omni_smola.kinds import Kind
 from omni_smola.models import layers
 from omni_smola.models.layers import Precision
+from omni_smola.token_kinds import TokenKind
 
 Array = jax.Array
 ACTIVATIONS = {"gelu": partial(jax.nn.gelu, approximate=True), "silu": jax.nn.silu}
@@ -193,7 +193,7 @@ class Encoder(nnx.Module):
     def __call__(self, x: Array, kinds: Array) -> Array:
         """x: (b, s, d), kinds: (b, s) -> (b, s, d)."""
         positions = jnp.arange(x.shape[1])
-        bias = self.position(positions, positions) + layers.mask_bias(kinds != Kind.PADDING)
+        bias = self.position(positions, positions) + layers.mask_bias(kinds != TokenKind.PADDING)
         x, _ = self.stack.scan(
             lambda layer, x, _: (layer(x, kinds, bias), None),
             x,
@@ -227,8 +227,8 @@ class Decoder(nnx.Module):
         positions = jnp.arange(x.shape[1])
         causal = jnp.where(positions[None, :] <= positions[:, None], 0.0, layers.NEGATIVE)
         bias = self.position(positions, positions) + causal
-        memory_bias = layers.mask_bias(encoded_kinds != Kind.PADDING)
-        kinds = jnp.full(x.shape[:2], Kind.TEXT, jnp.int32)
+        memory_bias = layers.mask_bias(encoded_kinds != TokenKind.PADDING)
+        kinds = jnp.full(x.shape[:2], TokenKind.TEXT, jnp.int32)
 
         def step(layer, x, _):
             memory = layer.cross.project_memory(encoded, encoded_kinds)
@@ -250,7 +250,7 @@ class Decoder(nnx.Module):
             "value": jnp.zeros(room, key.dtype),
             "memory_key": key,
             "memory_value": value,
-            "memory_mask": (encoded_kinds != Kind.PADDING)[None],
+            "memory_mask": (encoded_kinds != TokenKind.PADDING)[None],
         }
 
     def step(
@@ -263,7 +263,7 @@ class Decoder(nnx.Module):
             keys <= position, 0.0, layers.NEGATIVE
         )
         memory_bias = layers.mask_bias(cache["memory_mask"][0])
-        kinds = jnp.full(x.shape[:2], Kind.TEXT, jnp.int32)
+        kinds = jnp.full(x.shape[:2], TokenKind.TEXT, jnp.int32)
 
         def step(layer, x, cached):
             query, key, value = layer.attention.project(layer.norm_1(x), kinds)

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from omni_smola.experts import attach
-from omni_smola.kinds import Kind
 from omni_smola.models import layers, t5
 from omni_smola.models.sentence_encoder import mean_embedding
+from omni_smola.token_kinds import TokenKind
 
 Array = jax.Array
 Batch = dict[str, Array]
@@ -59,7 +59,7 @@ class T5(nnx.Module):
     def inputs(self, batch: Batch, instruction: Array) -> tuple[Array, Array]:
         """What the encoder reads: tokens (b, s, d_model) and their kinds (b, s) int32."""
         del instruction  # PaLI's visual tokens may depend on it
-        kinds = jnp.where(batch["prompt_mask"], Kind.TEXT, Kind.PADDING).astype(jnp.int32)
+        kinds = jnp.where(batch["prompt_mask"], TokenKind.TEXT, TokenKind.PADDING).astype(jnp.int32)
         return self.embed(batch["prompt"]), kinds
 
     def encode(self, batch: Batch) -> tuple[Array, Array, Array]:
@@ -83,7 +83,7 @@ class T5(nnx.Module):
             hidden = hidden * self.language.d_model**-0.5
         if self.head is None:
             return (hidden @ self.embedding[...].T.astype(hidden.dtype)).astype(jnp.float32)
-        kinds = jnp.full(hidden.shape[:2], Kind.TEXT, jnp.int32)
+        kinds = jnp.full(hidden.shape[:2], TokenKind.TEXT, jnp.int32)
         return self.head(hidden, kinds)["logits"].astype(jnp.float32)
 
     def __call__(self, batch: Batch) -> Array:

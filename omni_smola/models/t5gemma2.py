@@ -16,13 +16,13 @@ from flax import nnx
 
 from omni_smola.errors import UserError
 from omni_smola.experts import attach
-from omni_smola.kinds import Kind
 from omni_smola.models import layers, prompts, t5, vit
 from omni_smola.models.gemma_layers import StackConfig
 from omni_smola.models.pali import visual_kinds
 from omni_smola.models.sentence_encoder import BertConfig, SentenceEncoder, embed_instruction
 from omni_smola.models.t5gemma2_stacks import Decoder, Encoder
 from omni_smola.models.vit import ViTConfig
+from omni_smola.token_kinds import TokenKind
 
 Array = jax.Array
 Batch = dict[str, Array]
@@ -143,7 +143,7 @@ class T5Gemma2(nnx.Module):
         size = math.isqrt(x.shape[1]) // side
         x = x.reshape(b, side, size, side, size, width).mean(axis=(2, 4))
         x = self.visual_norm(x.reshape(b, side * side, width))
-        kinds = jnp.full(x.shape[:2], Kind.VISUAL, jnp.int32)
+        kinds = jnp.full(x.shape[:2], TokenKind.VISUAL, jnp.int32)
         return self.visual_projection(x, kinds)["projection"]
 
     def instruction(self, batch: Batch) -> Array:
@@ -157,7 +157,7 @@ class T5Gemma2(nnx.Module):
           (b, visual_tokens + p, d_model) and the kinds (b, visual_tokens + p) int32. The image is
           padding where an example has none.
         """
-        kinds = jnp.where(batch["prompt_mask"], Kind.TEXT, Kind.PADDING).astype(jnp.int32)
+        kinds = jnp.where(batch["prompt_mask"], TokenKind.TEXT, TokenKind.PADDING).astype(jnp.int32)
         image = self.visual_tokens(batch["image"])
         image_kinds = visual_kinds(batch["image_mask"], image.shape[1])
         return prompts.with_image((self.embed(batch["prompt"]), kinds), (image, image_kinds), batch)
@@ -184,7 +184,7 @@ class T5Gemma2(nnx.Module):
             table = self.embedding[...].astype(hidden.dtype)
             y = jnp.einsum("btd,vd->btv", hidden, table, preferred_element_type=jnp.float32)
         else:
-            kinds = jnp.full(hidden.shape[:2], Kind.TEXT, jnp.int32)
+            kinds = jnp.full(hidden.shape[:2], TokenKind.TEXT, jnp.int32)
             y = self.head(hidden, kinds)["logits"].astype(jnp.float32)
         cap = self.config.softcap
         return y if cap is None else cap * jnp.tanh(y / cap)

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from omni_smola.kinds import Kind
 from omni_smola.models import gemma_layers, layers, t5
 from omni_smola.models.gemma_layers import Block, StackConfig
+from omni_smola.token_kinds import TokenKind
 
 Array = jax.Array
 
@@ -42,7 +42,7 @@ class Encoder(nnx.Module):
         Padding may stand anywhere: positions and windows count the other tokens only.
         """
         positions = gemma_layers.token_positions(kinds)
-        full = layers.mask_bias(kinds != Kind.PADDING)
+        full = layers.mask_bias(kinds != TokenKind.PADDING)
         near = full + gemma_layers.window_bias(
             positions, positions, self.config.window, causal=False
         )
@@ -108,8 +108,8 @@ class Decoder(nnx.Module):
     def __call__(self, x: Array, encoded: Array, encoded_kinds: Array) -> Array:
         """x: (b, t, d_model), encoded: (b, s, d_model), encoded_kinds: (b, s) -> as x."""
         positions = jnp.arange(x.shape[1])
-        full, near = self._biases(positions, x.shape[1], encoded_kinds != Kind.PADDING)
-        kinds = jnp.full(x.shape[:2], Kind.TEXT, jnp.int32)
+        full, near = self._biases(positions, x.shape[1], encoded_kinds != TokenKind.PADDING)
+        kinds = jnp.full(x.shape[:2], TokenKind.TEXT, jnp.int32)
 
         def step(block, x, kind):
             query, *own = block.project(x, kinds, positions, kind)
@@ -136,7 +136,7 @@ class Decoder(nnx.Module):
         _, memory = self.stack.scan(step, 0)
         room = ((0, 0), (0, 0), (0, max_length), (0, 0), (0, 0))
         key, value = (jnp.pad(x, room) for x in memory)
-        mask = (encoded_kinds != Kind.PADDING)[None]
+        mask = (encoded_kinds != TokenKind.PADDING)[None]
         return {"key": key, "value": value, "memory_mask": mask}
 
     def step(
@@ -146,7 +146,7 @@ class Decoder(nnx.Module):
         memory = cache["memory_mask"][0]
         offset = memory.shape[1]
         full, near = self._biases(position[None], cache["key"].shape[2] - offset, memory)
-        kinds = jnp.full(x.shape[:2], Kind.TEXT, jnp.int32)
+        kinds = jnp.full(x.shape[:2], TokenKind.TEXT, jnp.int32)
 
         def step(block, x, scanned):
             kind, *cached = scanned

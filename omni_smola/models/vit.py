@@ -19,9 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from omni_smola.kinds import Kind
 from omni_smola.models import layers
 from omni_smola.models.layers import Precision
+from omni_smola.token_kinds import TokenKind
 
 Array = jax.Array
 # One object each, so that two models of one config are one static argument to jit.
@@ -202,13 +202,13 @@ class ViT(nnx.Module):
           the precision's dtype.
         """
         x = patches(image.astype(self.precision.dtype), self.config.patch_size)
-        kinds = jnp.full(x.shape[:2], Kind.VISUAL, jnp.int32)
+        kinds = jnp.full(x.shape[:2], TokenKind.VISUAL, jnp.int32)
         x = self.patch(x, kinds)["patch"] + self.position[...].astype(self.precision.dtype)
         before = self._before(x.shape[0])
         first = sum(part.shape[1] for part in before)
         if before:
             x = jnp.concatenate([*before, x], axis=1)
-            kinds = jnp.full(x.shape[:2], Kind.VISUAL, jnp.int32)
+            kinds = jnp.full(x.shape[:2], TokenKind.VISUAL, jnp.int32)
         if self.input_norm is not None:
             x = self.input_norm(x)
         x, _ = self.encoder.scan(

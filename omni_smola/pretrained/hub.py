@@ -9,7 +9,7 @@ SCHEME = "hf://"
 _REPOSITORY = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 # Weights that are no pickle, what describes them, and tokenizers; of the repository's own folder
 # only, and no second copy of the weights in another layout.
-_WANTED = ["*.safetensors", "*.json", "*.model", "vocab.txt", "merges.txt"]
+_WANTED = ["*.safetensors", "*.json", "*.model", "*.jinja", "vocab.txt", "merges.txt"]
 _UNWANTED = ["*/*", "consolidated*"]
 
 
@@ -17,8 +17,8 @@ def resolve(init: str) -> pathlib.Path:
     """The local file or folder that `init` names.
 
     `hf://OWNER/REPO`, or `hf://OWNER/REPO@REVISION` for a branch, tag or commit, is downloaded by
-    huggingface_hub into its cache, or found there: safetensors, JSON and tokenizer files alone.
-    Anything else is a local path.
+    huggingface_hub into its cache, or found there: safetensors, JSON and tokenizer files
+    and chat templates alone. Anything else is a local path.
 
     Raises:
       UserError: no such path; a name that is no repository's; huggingface_hub is not installed; the

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from omni_smola.quick_jit import quick_jit
 from omni_smola.training import distributed
 
 # Options of the TPU's compiler. Without this XLA turns the gathering of sharded weights into loops
@@ -16,19 +17,13 @@ from omni_smola.training import distributed
 TPU = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
 
 
-# Level 1 of 3 draws weights of the same bits as fast, and compiles in a quarter of the time.
-_QUICK = {"xla_backend_optimization_level": 1}
-
-
 def jit_once(mesh: Mesh, function: Callable[[], Any], **how: Any) -> Callable[[], Any]:
     """`jax.jit` for what a run does once, such as drawing weights: on CPUs it is compiled quickly.
 
     Args:
       how: as `jax.jit` takes it.
     """
-    unoptimized = jax.config.read("jax_disable_most_optimizations")
-    quick = mesh.devices.flat[0].platform == "cpu" and not unoptimized
-    return jax.jit(function, compiler_options=_QUICK if quick else None, **how)
+    return quick_jit(function, mesh.devices.flat[0].platform, **how)
 
 
 def jit(mesh: Mesh, function: Callable[..., Any], **how: Any) -> Callable[..., Any]:

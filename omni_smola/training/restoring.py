@@ -119,6 +119,11 @@ def arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
     return found
 
 
+def identity_of(path: str | os.PathLike) -> dict[str, Any]:
+    """What the checkpoint of a step's folder belongs to, see `model.identity`."""
+    return _json(os.fspath(path), "identity")
+
+
 def _read(
     path: str, like: Mapping[str, Any], identity: Mapping[str, Any]
 ) -> tuple[dict[str, Any], str]:

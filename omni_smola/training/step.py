@@ -52,6 +52,17 @@ def cross_entropy(
     return jnp.sum(per_token * weight), sums
 
 
+def target_loss(model: nnx.Module, batch: Batch) -> Array:
+    """The mean cross-entropy of a batch's target tokens, () float32; for a loop of your own.
+
+    Args:
+      model: batch -> logits (b, t, v) float32 of the target.
+      batch: with target (b, t) int32 and target_mask (b, t) bool.
+    """
+    _, sums = cross_entropy(model(batch), batch["target"], batch["target_mask"])
+    return sums["loss"] / jnp.maximum(sums["tokens"], 1.0)
+
+
 def make_train_step(
     assemble: Assemble,
     optimizer: optax.GradientTransformation,

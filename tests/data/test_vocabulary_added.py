@@ -9,7 +9,7 @@ import seqio
 import tensorflow as tf
 
 from omni_smola.data import vocabulary
-from omni_smola.data.vocabulary.pieces import ExtendedVocabulary
+from omni_smola.data.vocabulary.pieces import ExtendedPieces
 from omni_smola.errors import UserError
 
 from .test_vocabulary_hugging_face import write as write_tokenizer
@@ -118,7 +118,7 @@ def test_marks_of_the_model_itself_change_nothing(tmp_path):
     assert isinstance(loaded, seqio.SentencePieceVocabulary)
     extra = {str(SIZE + i): token(f"<extra_id_{i}>", special=True) for i in range(100)}
     t5 = vocabulary.load(write(tmp_path, tokenizer_config={"added_tokens_decoder": extra}))
-    assert isinstance(t5, ExtendedVocabulary) and t5.vocab_size == SIZE + 100
+    assert isinstance(t5.python, ExtendedPieces) and t5.vocab_size == SIZE + 100
 
 
 CONTRADICTIONS = {

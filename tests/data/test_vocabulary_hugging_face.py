@@ -11,7 +11,7 @@ import seqio
 import tensorflow as tf
 
 from omni_smola.data import vocabulary
-from omni_smola.data.vocabulary.hugging_face import HuggingFaceVocabulary
+from omni_smola.data.vocabulary.hugging_face import HuggingFaceTokenizer
 from omni_smola.errors import UserError
 
 tokenizers = pytest.importorskip("tokenizers")
@@ -59,7 +59,7 @@ def loaded(folder):
 
 
 def test_ids_are_the_tokenizers(folder, loaded):
-    assert isinstance(loaded, HuggingFaceVocabulary)
+    assert isinstance(loaded.python, HuggingFaceTokenizer)
     original = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     original.no_truncation()
     original.no_padding()

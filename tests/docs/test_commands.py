@@ -120,9 +120,13 @@ def resolves(module: str, name: str) -> bool:
     return importlib.util.find_spec(f"{module}.{name}") is not None
 
 
-@pytest.mark.parametrize(
-    "block", [block for block in BLOCKS if block.run], ids=lambda block: block.where
-)
+def quick(block: pages.Block) -> object:
+    """The README's Python trains a model, which takes longer than the blocks of other pages."""
+    trains = block.where.startswith("README") and block.language == "python"
+    return pytest.param(block, id=block.where, marks=[pytest.mark.slow] * trains)
+
+
+@pytest.mark.parametrize("block", [quick(block) for block in BLOCKS if block.run])
 def test_a_block_marked_as_quick_runs(block, monkeypatch, tmp_path):
     if block.language == "python":
         monkeypatch.chdir(tmp_path)

@@ -14,7 +14,7 @@ from omni_smola.experts.adapter import Adapter, AdapterConfig
 from omni_smola.experts.lora import Lora, LoraConfig
 from omni_smola.experts.param import ExpertParam
 from omni_smola.experts.smola import SmolaConfig, SmolaExperts
-from omni_smola.kinds import Kind
+from omni_smola.token_kinds import TokenKind
 
 SMOLA = partial(SmolaExperts, SmolaConfig(2, 1, 3, rank=2))
 LORA = partial(Lora, LoraConfig(2))
@@ -288,8 +288,8 @@ def test_kinds_of_a_foreign_model_are_read_inside_jit():
         attach.set_kinds(model, kinds)
         return model(X)
 
-    text_only = run(model, jnp.full((2, 5), Kind.TEXT))
-    nothing = run(model, jnp.full((2, 5), Kind.PADDING))
+    text_only = run(model, jnp.full((2, 5), TokenKind.TEXT))
+    nothing = run(model, jnp.full((2, 5), TokenKind.PADDING))
     assert np.all(np.any(np.asarray(text_only) != np.asarray(nothing), axis=(1, 2)))
 
 
@@ -316,7 +316,7 @@ def test_a_foreign_answer_never_dispatches():
     attach_smola(model, ".*")
     randomize(model)
     kinds = KINDS.copy()
-    kinds[:, 4] = Kind.TARGET
+    kinds[:, 4] = TokenKind.TARGET
     attach.set_kinds(model, jnp.asarray(kinds))
     other = X.copy()
     other[:, 4] += 1
@@ -328,8 +328,8 @@ def test_slots_are_recorded_and_recalled_by_path():
     model = Foreign(nnx.Rngs(0))
     attach_smola(model, "blocks/.*")
     randomize(model)
-    kinds = np.full((2, 5), Kind.TEXT, np.int32)
-    kinds[:, 3:] = Kind.TARGET
+    kinds = np.full((2, 5), TokenKind.TEXT, np.int32)
+    kinds[:, 3:] = TokenKind.TARGET
     attach.set_kinds(model, jnp.asarray(kinds))
     want = model(X)
     graphdef, state = nnx.split(model)

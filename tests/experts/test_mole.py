@@ -16,7 +16,7 @@ from omni_smola.experts.adapter import Adapter, AdapterConfig
 from omni_smola.experts.mole import ROUTES, Mole, MoleConfig
 from omni_smola.experts.param import ExpertParam
 from omni_smola.experts.token_blocks import block_size, blocks
-from omni_smola.kinds import Kind
+from omni_smola.token_kinds import TokenKind
 from omni_smola.training.sharding import BATCH, make_mesh
 
 D, E, B, M = 6, 5, 4, 9
@@ -24,8 +24,8 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(size=(B, M, D)).astype(np.float32)
 INSTRUCTION = RNG.normal(size=(B, E)).astype(np.float32)
 KINDS = RNG.integers(1, 3, (B, M)).astype(np.int32)
-KINDS[1, -4:] = Kind.PADDING
-REAL = KINDS != Kind.PADDING
+KINDS[1, -4:] = TokenKind.PADDING
+REAL = KINDS != TokenKind.PADDING
 WEIGHT = RNG.normal(size=(B, M, D))
 PARAMETERS = ("down", "down_bias", "up", "up_bias", "scale")
 erf = np.vectorize(math.erf)

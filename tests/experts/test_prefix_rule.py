@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from omni_smola.experts.smola import SmolaConfig
-from omni_smola.kinds import Kind
+from omni_smola.token_kinds import TokenKind
 
 from .test_smola import (
     OUTPUTS,
@@ -23,8 +23,8 @@ from .test_smola import (
 def answered(seed=1):
     """A batch whose last four tokens are an answer, behind an example of every kind of prompt."""
     x, kinds = random_batch(seed)
-    kinds[:, -4:] = Kind.TARGET
-    kinds[2, 0] = Kind.TEXT
+    kinds[:, -4:] = TokenKind.TARGET
+    kinds[2, 0] = TokenKind.TEXT
     return x, kinds
 
 
@@ -49,12 +49,12 @@ def test_without_an_answer_the_rule_changes_no_bit(more):
 def test_an_answer_takes_as_text_does_from_slots_of_the_prompt(share_router):
     experts = random_experts(SmolaConfig(2, 3, 4, rank=2, share_router=share_router))
     x, kinds = answered()
-    prompt = kinds != Kind.TARGET
+    prompt = kinds != TokenKind.TARGET
     got = residuals(with_rule(experts), x, kinds)
-    alone = by_loops(experts, x, np.where(prompt, kinds, Kind.PADDING))
+    alone = by_loops(experts, x, np.where(prompt, kinds, TokenKind.PADDING))
     # Slots that read the prompt and nothing else, each token of the answer one more reader.
     w_out = parameters(experts)["w_out"]
-    as_text = np.where(prompt, kinds, Kind.TEXT)
+    as_text = np.where(prompt, kinds, TokenKind.TEXT)
     recorded = with_rule(experts)
     recorded.record()
     recorded(x, kinds)

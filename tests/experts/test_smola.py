@@ -11,16 +11,16 @@ from flax import nnx
 from omni_smola.errors import UserError
 from omni_smola.experts.param import ExpertParam
 from omni_smola.experts.smola import SmolaConfig, SmolaExperts, allowed_slots
-from omni_smola.kinds import Kind
+from omni_smola.token_kinds import TokenKind
 
 from ..models.conftest import randomized
 
 WIDTH = 6
 OUTPUTS = {"q": 5, "v": 7}
 MEMBERS = {
-    "visual": (Kind.VISUAL,),
-    "text": (Kind.TEXT,),
-    "multimodal": (Kind.TEXT, Kind.VISUAL),
+    "visual": (TokenKind.VISUAL,),
+    "text": (TokenKind.TEXT,),
+    "multimodal": (TokenKind.TEXT, TokenKind.VISUAL),
 }
 
 
@@ -34,9 +34,9 @@ def random_batch(seed=1, tokens=9):
     """Random kinds, an example without text, one without an image, one of padding only."""
     rng = np.random.default_rng(seed)
     kinds = rng.integers(0, 3, (5, tokens)).astype(np.int32)
-    kinds[1] = np.where(kinds[1] == Kind.TEXT, Kind.PADDING, kinds[1])
-    kinds[2] = np.where(kinds[2] == Kind.VISUAL, Kind.PADDING, kinds[2])
-    kinds[3] = Kind.PADDING
+    kinds[1] = np.where(kinds[1] == TokenKind.TEXT, TokenKind.PADDING, kinds[1])
+    kinds[2] = np.where(kinds[2] == TokenKind.VISUAL, TokenKind.PADDING, kinds[2])
+    kinds[3] = TokenKind.PADDING
     return rng.normal(size=(5, tokens, WIDTH)).astype(np.float32), kinds
 
 
@@ -161,9 +161,11 @@ def every_gradient(experts, x, kinds):
 def test_batches_without_text_image_or_anything_have_finite_gradients(missing):
     experts = random_experts(SmolaConfig(2, 3, 4, rank=2))
     x, _ = random_batch()
-    present = {"text": Kind.VISUAL, "image": Kind.TEXT, "everything": Kind.PADDING}[missing]
+    present = {"text": TokenKind.VISUAL, "image": TokenKind.TEXT, "everything": TokenKind.PADDING}[
+        missing
+    ]
     kinds = np.full(x.shape[:2], present, np.int32)
-    kinds[:, -2:] = Kind.PADDING
+    kinds[:, -2:] = TokenKind.PADDING
     of_parameters, of_x = every_gradient(experts, x, kinds)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves((of_parameters, of_x)))
 
@@ -201,7 +203,7 @@ def test_routing_weights_sum_to_one(share_router):
 
 
 def test_allowed_slots_of_the_four_cases():
-    kinds = jnp.asarray([[Kind.VISUAL, Kind.TEXT, Kind.PADDING]])
+    kinds = jnp.asarray([[TokenKind.VISUAL, TokenKind.TEXT, TokenKind.PADDING]])
     np.testing.assert_array_equal(
         allowed_slots(kinds, (1, 2, 1))[0],
         [[True, False, False, True], [False, True, True, True], [False] * 4],

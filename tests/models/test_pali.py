@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from omni_smola.kinds import Kind
 from omni_smola.models.layers import Precision
 from omni_smola.models.t5 import Options
+from omni_smola.token_kinds import TokenKind
 
 
 @nnx.jit
@@ -26,7 +26,7 @@ def test_image_tokens_stand_before_the_prompt_and_missing_ones_are_padding(model
     encoded, kinds = encode(model, batch)
     assert encoded.shape == (4, 4 + 5, 24)
     assert kinds.dtype == jnp.int32
-    v, t, o = Kind.VISUAL, Kind.TEXT, Kind.PADDING
+    v, t, o = TokenKind.VISUAL, TokenKind.TEXT, TokenKind.PADDING
     np.testing.assert_array_equal(
         kinds,
         [

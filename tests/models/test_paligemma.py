@@ -14,10 +14,10 @@ from omni_smola.experts import attach
 from omni_smola.experts.mole import Mole, MoleConfig
 from omni_smola.experts.param import ExpertParam
 from omni_smola.experts.smola import SmolaConfig, SmolaExperts
-from omni_smola.kinds import Kind
 from omni_smola.models import paligemma
 from omni_smola.models.paligemma import PaliGemma, PaliGemmaConfig
 from omni_smola.models.t5 import Options
+from omni_smola.token_kinds import TokenKind
 
 from ..framed import framed
 from .conftest import randomized
@@ -75,7 +75,7 @@ def logits(model, batch):
 
 def test_the_prefix_is_the_image_and_the_framed_prompt(bare, batch):
     x, kinds, _ = nnx.jit(lambda m, b: m.prefix(b))(bare, batch)
-    v, t, o = Kind.VISUAL, Kind.TEXT, Kind.PADDING
+    v, t, o = TokenKind.VISUAL, TokenKind.TEXT, TokenKind.PADDING
     np.testing.assert_array_equal(
         kinds,
         [
@@ -135,7 +135,7 @@ def test_the_prompt_is_read_in_both_directions_and_never_learns_of_the_answer(mo
     def hidden(model, batch):
         x, kinds, _ = model.prefix(batch)
         target = model.embed(batch["target"])
-        both = jnp.concatenate([kinds, jnp.full(target.shape[:2], Kind.TARGET)], axis=1)
+        both = jnp.concatenate([kinds, jnp.full(target.shape[:2], TokenKind.TARGET)], axis=1)
         return model.decoder(jnp.concatenate([x, target], axis=1), both)
 
     want = np.asarray(hidden(model, batch))

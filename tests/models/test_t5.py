@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from omni_smola.kinds import Kind
 from omni_smola.models import t5
 from omni_smola.models.t5 import Options, T5Config
+from omni_smola.token_kinds import TokenKind
 
 from .conftest import randomized
 
@@ -125,7 +125,7 @@ def test_the_encoder_equals_numpy(name, activation):
     pure = nnx.to_pure_dict(nnx.state(encoder))
     p = jax.tree.map(lambda a: np.asarray(a, np.float64), pure)
     for b in range(2):
-        present = kinds[b] != Kind.PADDING
+        present = kinds[b] != TokenKind.PADDING
         want = numpy_encoder(p, x[b], present, activation)
         np.testing.assert_allclose(got[b][present], want[present], rtol=0, atol=1e-4)
 
@@ -153,8 +153,8 @@ def test_the_decoder_sees_no_later_token_and_no_padded_memory():
     assert np.all(of_x[:, :position] > 0)
     assert np.all(of_x[:, position] > 0)
     assert np.all(of_x[:, position + 1 :] == 0)
-    assert np.all(of_encoded[kinds != Kind.PADDING] > 0)
-    assert np.all(of_encoded[kinds == Kind.PADDING] == 0)
+    assert np.all(of_encoded[kinds != TokenKind.PADDING] > 0)
+    assert np.all(of_encoded[kinds == TokenKind.PADDING] == 0)
 
 
 def outputs_and_gradients(**how):

@@ -14,13 +14,13 @@ from omni_smola.errors import UserError
 from omni_smola.experts import attach
 from omni_smola.experts.param import ExpertParam
 from omni_smola.experts.smola import SmolaConfig, SmolaExperts
-from omni_smola.kinds import Kind
 from omni_smola.models import gemma_layers
 from omni_smola.models.gemma_layers import StackConfig
 from omni_smola.models.layers import NEGATIVE, Precision
 from omni_smola.models.t5 import Options
 from omni_smola.models.t5gemma2 import NAMED, T5Gemma2, T5Gemma2Config
 from omni_smola.models.vit import ViTConfig
+from omni_smola.token_kinds import TokenKind
 from omni_smola.training import state as states
 
 from ..framed import framed
@@ -87,7 +87,7 @@ def test_the_image_stands_between_its_marks_and_missing_ones_are_padding(model, 
     x, kinds = nnx.jit(lambda m, b: m.sequence(b))(model, batch)
     assert x.shape == (4, 14, 24)
     assert kinds.dtype == jnp.int32
-    v, t, o = Kind.VISUAL, Kind.TEXT, Kind.PADDING
+    v, t, o = TokenKind.VISUAL, TokenKind.TEXT, TokenKind.PADDING
     np.testing.assert_array_equal(
         kinds,
         [

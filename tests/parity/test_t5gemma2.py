@@ -11,11 +11,11 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 from omni_smola.evaluation import decode
-from omni_smola.kinds import Kind
 from omni_smola.models.layers import Precision
 from omni_smola.models.t5 import Options
 from omni_smola.models.t5gemma2 import T5Gemma2
 from omni_smola.pretrained import load, t5gemma2
+from omni_smola.token_kinds import TokenKind
 
 from ..framed import framed
 
@@ -164,7 +164,7 @@ def test_features_and_logits(folders, name):
         want = oracle(**inputs, labels=torch.from_numpy(batch["target"]).long())
     encoded, kinds, logits = outputs(model, batch)
     for row, real in enumerate(inputs["attention_mask"].bool().numpy()):
-        got = encoded[row][kinds[row] != Kind.PADDING]
+        got = encoded[row][kinds[row] != TokenKind.PADDING]
         assert_near(got, want.encoder_last_hidden_state[row].numpy()[real])
     assert_near(logits, want.logits.numpy())
 

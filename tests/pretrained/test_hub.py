@@ -54,7 +54,7 @@ def test_a_repository(tmp_path, downloads, init, repo, revision):
 
     names = """config.json generation_config.json model.safetensors model.safetensors.index.json
         model-00001-of-00002.safetensors tokenizer.json tokenizer_config.json spiece.model
-        special_tokens_map.json tokenizer.model vocab.txt""".split()
+        special_tokens_map.json tokenizer.model vocab.txt chat_template.jinja""".split()
     assert [name for name in names if not taken(name)] == []
     names = """pytorch_model.bin model.pt flax_model.msgpack tf_model.h5 original/params.json
         original/consolidated.00.pth consolidated.safetensors onnx/model.onnx modeling.py

@@ -1,11 +1,11 @@
-"""tokenizer.json, the file of Hugging Face's tokenizers, as a vocabulary of SeqIO's."""
+"""tokenizer.json, the file of Hugging Face's tokenizers."""
 
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from omni_smola.data.vocabulary import added
-from omni_smola.data.vocabulary.base import PythonVocabulary
+from omni_smola.data.vocabulary.base import PythonTokenizer
 from omni_smola.errors import UserError
 from omni_smola.json_object import read_if_there
 
@@ -14,66 +14,41 @@ FILE = added.TOKENIZER
 _MODEL_SETTINGS = ("generation_config.json", "config.json")
 
 
-class HuggingFaceVocabulary(PythonVocabulary):
+class HuggingFaceTokenizer(PythonTokenizer):
     """Pieces of a tokenizer.json; nothing is put around a text, and special tokens in it are text.
 
-    Attributes:
-      path: of the file.
+    Ids beyond the file's, which a larger embedding can give, decode to nothing.
     """
 
+    bos_id = None  # where a model begins with a token, its frame has it
+    unk_id = None
+
     def __init__(self, path: pathlib.Path, tokenizer: Any, eos_id: int):
-        super().__init__()
+        """Takes a `tokenizers.Tokenizer` of the file, and changes its settings."""
         tokenizer.no_padding()
         tokenizer.no_truncation()
         # Else a user's text could hold the end of sequence.
         tokenizer.encode_special_tokens = True
-        self.path = path
-        self._tokenizer = tokenizer
-        self._eos_id = eos_id
-        self._size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+        self.path, self.tokenizer, self.eos_id = path, tokenizer, eos_id
+        self.vocab_size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
-    @property
-    def eos_id(self) -> int:
-        """The token that ends a text."""
-        return self._eos_id
-
-    @property
-    def bos_id(self) -> None:
-        """None: where a model begins with a token, it puts it there itself."""
-        return None
-
-    @property
-    def unk_id(self) -> None:
-        """None: ids beyond the file's, which a larger embedding can give, decode to nothing."""
-        return None
-
-    @property
-    def tokenizer(self) -> Any:
-        """The `tokenizers.Tokenizer`."""
-        return self._tokenizer
-
-    @property
-    def _base_vocab_size(self) -> int:
-        return self._size
-
-    def _encode(self, s: str | bytes) -> list[int]:
-        text = s.decode("utf-8", "replace") if isinstance(s, bytes) else s
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+    def _encode(self, s: str) -> list[int]:
+        return self.tokenizer.encode(s, add_special_tokens=False).ids
 
     def _decode(self, ids: Iterable[int]) -> str:
-        known = [int(i) for i in ids if 0 <= i < self._size]
-        return self._tokenizer.decode(known, skip_special_tokens=True)
+        known = [i for i in ids if 0 <= i < self.vocab_size]
+        return self.tokenizer.decode(known, skip_special_tokens=True)
 
     def __eq__(self, other: object) -> bool:
         """Whether both read the same file to the same end."""
-        return isinstance(other, HuggingFaceVocabulary) and (self.path, self._eos_id) == (
+        return isinstance(other, HuggingFaceTokenizer) and (self.path, self.eos_id) == (
             other.path,
-            other._eos_id,
+            other.eos_id,
         )
 
 
-def load(file: pathlib.Path) -> HuggingFaceVocabulary:
-    """The vocabulary of a tokenizer.json and of the files beside it that name its special tokens.
+def load(file: pathlib.Path) -> HuggingFaceTokenizer:
+    """The tokenizer of a tokenizer.json and of the files beside it that name its special tokens.
 
     Tokens that the other files add behind those of tokenizer.json are added.
 
@@ -96,7 +71,7 @@ def load(file: pathlib.Path) -> HuggingFaceVocabulary:
         raise UserError(f"The file {file} is not a tokenizer ({error}): copy it again.") from error
     _add(file, tokenizer, listed)
     _check_padding(file, tokenizer)
-    return HuggingFaceVocabulary(file, tokenizer, _eos_id(file, tokenizer))
+    return HuggingFaceTokenizer(file, tokenizer, _eos_id(file, tokenizer))
 
 
 def _add(file: pathlib.Path, tokenizer: Any, listed: dict[int, added.Token]) -> None:

@@ -1,33 +1,59 @@
-"""A SentencePiece model with tokens that were added to it."""
+"""SentencePiece models, and the tokens that were added to them."""
 
 import pathlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
 import sentencepiece
-import seqio
 from sentencepiece import sentencepiece_model_pb2
 
 from omni_smola.data.vocabulary import added
 from omni_smola.data.vocabulary.added import Token
-from omni_smola.data.vocabulary.base import PythonVocabulary
-from omni_smola.errors import UserError
+from omni_smola.data.vocabulary.base import PythonTokenizer
+from omni_smola.errors import UserError, first_line
 from omni_smola.json_object import read_if_there
 
 
-class ExtendedVocabulary(PythonVocabulary):
-    """Pieces of a SentencePiece model, and added tokens, each of them one piece.
+class Pieces(PythonTokenizer):
+    """A SentencePiece model alone."""
+
+    def __init__(self, path: pathlib.Path):
+        """Reads the model; raises UserError if it is none, or cannot be used here."""
+        model = sentencepiece.SentencePieceProcessor()
+        try:
+            model.Load(str(path))
+            size = model.GetPieceSize()
+        except Exception as error:  # sentencepiece raises RuntimeError, OSError and others
+            raise UserError(
+                f"The vocabulary file '{path}' is not a SentencePiece model ({first_line(error)}): "
+                "give the path of a .model file written by SentencePiece."
+            ) from error
+        if size <= 0:
+            raise UserError(f"The vocabulary file '{path}' has no pieces; make it anew.")
+        if model.eos_id() < 0 or not (model.IsControl(0) or model.IsUnknown(0)):
+            raise UserError(
+                f"The vocabulary file '{path}' has no piece that ends a text, or its piece 0, "
+                "which stands for padding here, is one of text: make it with eos_id and pad_id=0."
+            )
+        self.path, self.tokenizer, self.vocab_size = path, model, size
+        self.eos_id, self.unk_id = model.eos_id(), model.unk_id()
+        self.bos_id = model.bos_id() if model.bos_id() >= 0 else None
+
+    def _encode(self, s: str) -> list[int]:
+        return self.tokenizer.EncodeAsIds(s)
+
+    def _decode(self, ids: Iterable[int]) -> str:
+        return self.tokenizer.DecodeIds([i if i >= 0 else self.unk_id for i in ids])
+
+
+class ExtendedPieces(PythonTokenizer):
+    """A SentencePiece model, and added tokens, each of them one piece.
 
     A text is cut at the added tokens, the longest first, and what is between is encoded by the
     model, as transformers does. Special tokens in a text are text, and decode to nothing.
 
-    Args:
-      path: of the model.
-      pieces: the model.
-      tokens: id -> token, beyond the model's pieces or among them.
-      eos_id: the token that ends a text.
-      first: whether only a text's beginning gets the blank that the model puts before it, and what
-        follows an added token does not (Llama's tokenizers).
+    Attributes:
+      added: id -> token, beyond the model's pieces or among them.
     """
 
     def __init__(
@@ -38,52 +64,39 @@ class ExtendedVocabulary(PythonVocabulary):
         eos_id: int,
         first: bool,
     ):
-        super().__init__()
-        self.path = path
-        self._pieces = pieces
-        self._added = dict(tokens)
-        self._eos_id = eos_id
+        """A tokenizer.
+
+        Args:
+          path: of the model.
+          pieces: the model.
+          tokens: see `added`.
+          eos_id: the token that ends a text.
+          first: whether only a text's beginning gets the blank that the model puts before it, and
+            what follows an added token does not (Llama's tokenizers).
+        """
+        self.path, self.tokenizer, self.added = path, pieces, dict(tokens)
+        self.eos_id, self.unk_id = eos_id, pieces.unk_id()
+        self.bos_id = pieces.bos_id() if pieces.bos_id() >= 0 else None
+        self.vocab_size = max([pieces.GetPieceSize() - 1, *tokens]) + 1
         self._first = first
-        self._size = max([pieces.GetPieceSize() - 1, *tokens]) + 1
         self._ids = {token.content: i for i, token in tokens.items() if not token.special}
         longest = sorted(self._ids, key=len, reverse=True)
         self._cut = re.compile("|".join(map(re.escape, longest)) or r"(?!)")
-        self._inner = _changed(pieces, add_dummy_prefix=False) if first else pieces
-        self._verbatim = _changed(pieces, add_dummy_prefix=False, remove_extra_whitespaces=False)
+        self._inner = changed(pieces, add_dummy_prefix=False) if first else pieces
+        self._verbatim = changed(pieces, add_dummy_prefix=False, remove_extra_whitespaces=False)
 
-    @property
-    def eos_id(self) -> int:
-        """The token that ends a text."""
-        return self._eos_id
+    def without_prefix(self) -> "ExtendedPieces":
+        """The same, but no text gets a blank before it."""
+        bare = changed(self.tokenizer, add_dummy_prefix=False)
+        return ExtendedPieces(self.path, bare, self.added, self.eos_id, self._first)
 
-    @property
-    def bos_id(self) -> int | None:
-        """The model's own."""
-        found = self._pieces.bos_id()
-        return found if found >= 0 else None
-
-    @property
-    def unk_id(self) -> int:
-        """The model's own."""
-        return self._pieces.unk_id()
-
-    @property
-    def tokenizer(self) -> sentencepiece.SentencePieceProcessor:
-        """The model without the added tokens."""
-        return self._pieces
-
-    @property
-    def _base_vocab_size(self) -> int:
-        return self._size
-
-    def _encode(self, s: str | bytes) -> list[int]:
-        text = s.decode("utf-8", "replace") if isinstance(s, bytes) else s
+    def _encode(self, s: str) -> list[int]:
         ids: list[int] = []
-        for number, part in enumerate(self._parts(text)):
+        for number, part in enumerate(self._parts(s)):
             if isinstance(part, int):
                 ids.append(part)
             elif part:
-                model = self._inner if self._first and number else self._pieces
+                model = self._inner if self._first and number else self.tokenizer
                 ids += model.EncodeAsIds(part)
         return ids
 
@@ -91,7 +104,7 @@ class ExtendedVocabulary(PythonVocabulary):
         """The text between added tokens, and their ids; a text first, empty or not."""
         start = 0
         for found in self._cut.finditer(text):
-            token = self._added[self._ids[found[0]]]
+            token = self.added[self._ids[found[0]]]
             begin, stop = found.span()
             before, behind = text[start:begin], text[stop:]
             if token.single_word and (_touches(before[-1:]) or _touches(behind[:1])):
@@ -106,38 +119,37 @@ class ExtendedVocabulary(PythonVocabulary):
     def _decode(self, ids: Iterable[int]) -> str:
         text, run = "", []
         for token in (*(int(i) for i in ids), None):
-            if token is not None and token not in self._added:
-                if 0 <= token < self._pieces.GetPieceSize():
+            if token is not None and token not in self.added:
+                if 0 <= token < self.tokenizer.GetPieceSize():
                     run.append(token)
                 continue
             if run:
-                text += (self._verbatim if text else self._pieces).DecodeIds(run)
+                text += (self._verbatim if text else self.tokenizer).DecodeIds(run)
                 run = []
-            if token is not None and not self._added[token].special:
-                text += self._added[token].content
+            if token is not None and not self.added[token].special:
+                text += self.added[token].content
         return text
 
     def __eq__(self, other: object) -> bool:
         """Whether both read the same model with the same tokens to the same end."""
-        return isinstance(other, ExtendedVocabulary) and all(
+        return isinstance(other, ExtendedPieces) and all(
             getattr(self, name) == getattr(other, name)
-            for name in ("path", "_added", "_eos_id", "_first")
+            for name in ("path", "added", "eos_id", "_first")
         )
 
 
-def extended(
-    model: seqio.SentencePieceVocabulary, file: pathlib.Path, listed: Mapping[int, Token]
-) -> seqio.Vocabulary:
+def extended(model: Pieces, listed: Mapping[int, Token]) -> Pieces | ExtendedPieces:
     """A model with what its folder's other files add to it, and the end of a text they name.
 
     Args:
-      model: of `file`; it is returned itself where nothing is added that matters.
+      model: is returned itself where nothing is added that matters.
       listed: id -> token of the folder's tokenizer.json, if there is one.
 
     Raises:
       UserError: the files contradict each other or the model, or lack the id of a token.
     """
-    folder, pieces, size = file.parent, model.tokenizer, model.vocab_size
+    file, pieces, size = model.path, model.tokenizer, model.vocab_size
+    folder = file.parent
     tokens = dict(listed) | added.read(folder)
     for number, token in tokens.items():
         known = _id(pieces, token.content)
@@ -165,7 +177,7 @@ def extended(
     }
     if not matter and eos_id == pieces.eos_id():
         return model
-    return ExtendedVocabulary(file, pieces, matter, eos_id, first=_only_first(folder))
+    return ExtendedPieces(file, pieces, matter, eos_id, first=_only_first(folder))
 
 
 def _end(
@@ -211,7 +223,7 @@ def _proto(pieces: sentencepiece.SentencePieceProcessor) -> sentencepiece_model_
     return sentencepiece_model_pb2.ModelProto.FromString(pieces.serialized_model_proto())
 
 
-def _changed(
+def changed(
     pieces: sentencepiece.SentencePieceProcessor, **normalizer: bool
 ) -> sentencepiece.SentencePieceProcessor:
     """The same model with other settings of its normalizer."""

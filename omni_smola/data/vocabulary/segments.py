@@ -26,7 +26,7 @@ class Segments:
     """
 
     def __init__(self, vocabulary: Any):
-        """vocabulary: a seqio.Vocabulary."""
+        """vocabulary: a seqio.Vocabulary, or a tokenizer of `load_tokenizer`."""
         self._whole: Callable[[str], list[int]] = vocabulary.encode
         self._bare = self._whole
         self._blank_counts = self._prefix_inside = False
@@ -85,14 +85,23 @@ class Segments:
             # Gemma's marks of a turn; its newlines, defined alike, are text.
             or (piece.type == kinds.USER_DEFINED and re.fullmatch("<.+>", piece.piece))
         }
+        python = getattr(vocabulary, "python", vocabulary)
+        added = getattr(python, "added", {})
+        self.specials |= {
+            token.content: i
+            for i, token in added.items()
+            if token.special or re.fullmatch("<.+>", token.content)
+        }
         rules = model.normalizer_spec
         # Llama's models; those of T5 fold blanks, and add one wherever a text begins.
         if rules.add_dummy_prefix and not rules.remove_extra_whitespaces:
             rules.add_dummy_prefix = False
             bare = SentencePieceProcessor(model_proto=model.SerializeToString())
             self._bare, self._blank_counts = bare.encode, True
-        file = getattr(vocabulary, "sentencepiece_model_file", None)
-        settings = self._read_settings(pathlib.Path(file).parent) if file else {}
+            if added:
+                self._bare = python.without_prefix().encode
+        file = getattr(vocabulary, "path", None) or vocabulary.sentencepiece_model_file
+        settings = self._read_settings(pathlib.Path(file).parent)
         self._prefix_inside = bool(settings.get("legacy", False))
 
     def _read_settings(self, folder: pathlib.Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import enum
 
 
-class Kind(enum.IntEnum):
+class TokenKind(enum.IntEnum):
     """Values of a `kinds: (batch, tokens)` int32 array, which travels beside the activations.
 
     TARGET is a token of the answer where prompt and answer are one sequence (a decoder-only model):
