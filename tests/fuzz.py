@@ -1,5 +1,7 @@
 """Seeded damage: copies of a good file, each altered as disks, networks and careless tools do."""
 
+import pathlib
+import re
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -27,6 +29,15 @@ def mutations(data: bytes, rng: np.random.Generator) -> Iterator[bytes]:
             if not copy:
                 break
         yield bytes(copy)
+
+
+def peak_megabytes() -> float:
+    """The most memory that this process has had, as Linux counts it.
+
+    Not `ru_maxrss`: a process that a larger one started begins with that one's.
+    """
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
 
 
 def _span(end: int, rng: np.random.Generator) -> slice:

@@ -25,7 +25,7 @@ _SPEC.loader.exec_module(fuzz)
 
 # In a process of its own, so that its memory is that of the images alone.
 _PROGRAM = """
-import faulthandler, json, resource, sys
+import faulthandler, json, sys
 import numpy as np
 sys.path[:0] = ["tests", "tests/data"]
 import fuzz, odd_images
@@ -55,8 +55,7 @@ for i in range(int(sys.argv[2])):
     counts["sentences" if pixels is None else "pixels"] += 1
     if pixels is not None and (pixels.dtype != np.uint8 or pixels.shape != (*size[::-1], 3)):
         odd.append([name, encoded.hex()[:400], f"{size}, {pixels.shape}"])
-megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(json.dumps({"counts": counts, "odd": odd[:20], "megabytes": megabytes}))
+print(json.dumps({"counts": counts, "odd": odd[:20], "megabytes": fuzz.peak_megabytes()}))
 """
 
 

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from sentencepiece import sentencepiece_model_pb2
 
 from omni_smola.data import vocabulary
 from omni_smola.data.tokenizer import load_tokenizer
@@ -123,3 +124,14 @@ def test_what_is_no_tokenizer(tmp_path):
         (tmp_path / "a.model").write_bytes(content)
         with pytest.raises(UserError, match="is not a SentencePiece model"):
             load_tokenizer(tmp_path / "a.model")
+
+
+@pytest.mark.parametrize("piece", [b"", b"\0sion", b"f\xefod"], ids=["empty", "zero byte", "bytes"])
+def test_pieces_that_are_no_text_are_refused(tmp_path, piece):
+    """SentencePiece ends the process at the first two."""
+    proto = sentencepiece_model_pb2.ModelProto.FromString(SHIPPED.read_bytes())
+    proto.pieces[300].piece = "@" * len(piece)
+    damaged = proto.SerializeToString()
+    (tmp_path / "a.model").write_bytes(damaged.replace(b"@" * len(piece), piece, 1))
+    with pytest.raises(UserError, match="one of its pieces is empty or no text"):
+        load_tokenizer(tmp_path / "a.model")

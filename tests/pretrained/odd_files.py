@@ -9,7 +9,6 @@ Ends with one line of JSON: counts by what became of the cases, and those that a
 import collections
 import json
 import pathlib
-import resource
 import shutil
 import signal
 import sys
@@ -19,7 +18,7 @@ import traceback
 import numpy as np
 
 from omni_smola.errors import UserError
-from tests.fuzz import mutations
+from tests.fuzz import mutations, peak_megabytes
 from tests.pretrained import good_files
 
 SECONDS = 20  # of processors for one case; all but the first take milliseconds
@@ -93,7 +92,7 @@ def main(seed, count, only=""):
             write(good[name])
             whole = attempt(use, good[name])
             assert whole == "read" or name == "npz", (name, whole)  # of the npz a part is there
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = peak_megabytes()
         for case in range(count):
             name = names[rng.integers(len(names))]
             print(f"case {case} of seed {seed}: {name}", file=sys.stderr, flush=True)
@@ -107,9 +106,9 @@ def main(seed, count, only=""):
             found[became if became in ("read", "sentence") else "fault"] += 1
             if became not in ("read", "sentence"):
                 faults.append(f"case {case}, {name}: {became}")
-            after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            if after - before > 2 << 20:  # kilobytes
-                faults.append(f"case {case}, {name}: {(after - before) >> 10} MB")
+            after = peak_megabytes()
+            if after - before > 2000:
+                faults.append(f"case {case}, {name}: {after - before:.0f} MB")
                 before = after
     print(json.dumps({"counts": found, "faults": faults}))
 

@@ -21,9 +21,15 @@ class Pieces(PythonTokenizer):
         """Reads the model; raises UserError if it is none, or cannot be used here."""
         model = sentencepiece.SentencePieceProcessor()
         try:
-            model.Load(str(path))
+            proto = path.read_bytes()
+            # SentencePiece reads a piece up to its first zero byte, and ends the process at an
+            # empty one.
+            parsed = sentencepiece_model_pb2.ModelProto.FromString(proto)
+            if not all(_is_text(each.piece) for each in parsed.pieces):
+                raise ValueError("one of its pieces is empty or no text")
+            model.LoadFromSerializedProto(proto)
             size = model.GetPieceSize()
-        except Exception as error:  # sentencepiece raises RuntimeError, OSError and others
+        except Exception as error:  # of reading, of protobuf, and sentencepiece's own
             raise UserError(
                 f"The vocabulary file '{path}' is not a SentencePiece model ({first_line(error)}): "
                 "give the path of a .model file written by SentencePiece."
@@ -136,6 +142,11 @@ class ExtendedPieces(PythonTokenizer):
             getattr(self, name) == getattr(other, name)
             for name in ("path", "added", "eos_id", "_first")
         )
+
+
+def _is_text(piece: str | bytes) -> bool:
+    """Whether it is a text, which protobuf gives as bytes where it is not UTF-8."""
+    return isinstance(piece, str) and piece != "" and "\0" not in piece
 
 
 def extended(model: Pieces, listed: Mapping[int, Token]) -> Pieces | ExtendedPieces:
