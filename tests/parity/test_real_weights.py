@@ -20,6 +20,7 @@ from omni_smola.models.layers import Precision
 from omni_smola.pretrained import llama, minilm, tower_files
 from omni_smola.training import state
 
+from ..framed import framed
 from . import test_gemma as shared
 
 pytestmark = pytest.mark.slow
@@ -85,7 +86,7 @@ def test_smollm2s_logits_and_greedy_answers(smollm2):
     length = max(map(len, ids))
     mask = np.arange(length) < np.array([len(row) for row in ids])[:, None]
     prompt = np.array([row + [0] * (length - len(row)) for row in ids], np.int32)
-    batch = {"prompt": prompt, "prompt_mask": mask, "target": answers}
+    batch = framed({"prompt": prompt, "prompt_mask": mask, "target": answers}, [1])
     got = np.asarray(shared.logits(model, batch))
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * np.abs(want).max())
     np.testing.assert_array_equal(got.argmax(-1), answers)
