@@ -5,7 +5,6 @@ downloaded and nothing unpickled.
 """
 
 import contextlib
-import json
 import pathlib
 import re
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from omni_smola import json_object
 from omni_smola.errors import UserError
 from omni_smola.models.layers import Precision
 from omni_smola.models.sentence_encoder import BertConfig, SentenceEncoder
@@ -228,15 +228,9 @@ def _check_pooling(folder: pathlib.Path) -> None:
 
 
 def _read_json(file: pathlib.Path, folder: pathlib.Path) -> dict[str, Any]:
-    try:
-        fields = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
+    if not file.is_file():
         raise UserError(
             f"The sentence encoder's folder {folder} has no readable {file.name} "
-            f"({error.strerror}): give the local folder of a Hugging Face model."
-        ) from error
-    except ValueError as error:
-        raise UserError(f"The file {file} is not JSON ({error}): copy it again.") from error
-    if not isinstance(fields, dict):
-        raise UserError(f"The file {file} is not a JSON object: copy it again.")
-    return fields
+            "(No such file or directory): give the local folder of a Hugging Face model."
+        )
+    return json_object.read(file)
